@@ -1,0 +1,95 @@
+"""The protocol every engine keeps: a frozen base, adapters applied beside it, nothing left behind.
+
+Shape letters: ``_K`` bank members, ``_S`` sequences, ``_T`` tokens, ``_D`` width, ``_R`` rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ..types import Completion, TrainSequence, Update
+
+Ids = Sequence[int]
+
+
+class Adapter(Protocol):
+    """One LoRA, detached from any bank: what a policy is, what is exported."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its tensors, names, rank and alpha."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write a PEFT adapter directory that ``PeftModel.from_pretrained`` loads."""
+        ...
+
+
+class AdapterBank(Protocol):
+    """K adapters on one base. ``failed`` says why a member was stopped (diverged), by its index."""
+
+    failed: dict[int, str]
+    trained_tokens: list[int]
+
+    def __len__(self) -> int: ...
+
+    def adapter(self, member: int) -> Adapter:
+        """A copy of one member."""
+        ...
+
+
+class Scored(Protocol):
+    """A completion under teacher forcing."""
+
+    logprobs: Sequence[float]  # log p of each completion token, in nats
+    greedy: bool  # every token is the arg-max: greedy decoding would have written exactly this
+
+
+class Engine(Protocol):
+    """Samples, trains K updates at once, and answers with K members; the base's tensors never change."""
+
+    def mount(self, adapter: Adapter | None) -> None:
+        """Put one adapter beside the base for everything that follows (None: the bare base). Banks come on top of it."""
+        ...
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a text that starts a document (with the tokenizer's own special tokens)."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text that continues one; special tokens spelled out in it are plain text."""
+        ...
+
+    def sample(
+        self, prompts: Sequence[Ids], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, top_p: float
+    ) -> list[Completion]:
+        """One completion a prompt; a row's text depends on its prompt and seed alone, not on its neighbours."""
+        ...
+
+    def fit(self, updates: Sequence[Update], init: Adapter | None = None) -> AdapterBank:
+        """Train every update from its own seed's initial adapter (or ``init``); members never see each other."""
+        ...
+
+    def answer(self, bank: AdapterBank | None, prompts: Sequence[Sequence[Ids]], *, max_new_tokens: int) -> list[list[str]]:
+        """Greedy answers: ``prompts[k]`` to member k of the bank (without a bank: every row to the mounted model)."""
+        ...
+
+    def score(
+        self, bank: AdapterBank | None, pairs: Sequence[Sequence[tuple[Ids, Ids]]]
+    ) -> Sequence[Sequence[Scored]]:
+        """Log-probabilities of completions: ``pairs[k]`` are (prompt ids, completion ids) for member k."""
+        ...
+
+    def sequence_loss(self, sequences: Sequence[TrainSequence]) -> list[float]:
+        """Mean loss per target token of each sequence under the mounted model (perplexity is exp of it)."""
+        ...
+
+    def token_kl(self, sequences: Sequence[TrainSequence]) -> float:
+        """Mean KL(mounted model || bare base) per target token, in nats: how far a policy moved on these texts."""
+        ...
+
+    def base_sha256(self) -> str:
+        """Hash of the base's live tensors."""
+        ...

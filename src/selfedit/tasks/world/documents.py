@@ -1,0 +1,122 @@
+"""The stream of documents the base is pretrained on.
+
+A document is a shared prefix (a passage) and *branches* that see the prefix but not each other: every question is asked
+alone with its passage, so that an answer can't be had by elimination, and one passage serves many questions. A
+closed-book document is a branch without a prefix.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ...config import TEMPLATES
+from .story import FAMILIES, Fact, Story, all_probes, clause, capitalised, draw_story, passage, sentences
+from .writing import derived, implications, qa, reverse_qa, reverse_statement, rewrite, self_qa, statement
+
+CLOSED_BOOK_SEED = 7
+CLOSED_BOOK_STORIES = 150
+
+Part = tuple[str, float]  # text, and the weight of its tokens in the loss
+Stage = Literal["bind", "grow", "full"]
+
+# Weights of a token in the loss, by what it belongs to.
+ANSWER, EDIT, CLOSED, PROSE = 1.0, 0.4, 1.0, 0.1
+
+
+@dataclass(frozen=True)
+class Document:
+    """A prefix seen by every branch, and branches that each end the text."""
+
+    prefix: str
+    branches: list[list[Part]] = field(default_factory=list)
+
+
+def closed_book_stories(n: int = CLOSED_BOOK_STORIES) -> list[Story]:
+    """The stories the base knows by heart; their names belong to the pretraining split."""
+    rng = random.Random(CLOSED_BOOK_SEED)
+    return [draw_story(rng, "pretrain", "e1") for _ in range(n)]
+
+
+def _questions(rng: random.Random, story: Story, n: int) -> list[list[Part]]:
+    """``n`` branches that each ask one thing: probes of every kind, and questions in the wording of edits."""
+    pool: list[tuple[str, str]] = []
+    for probe in all_probes(rng, story):
+        pool += [(probe.question, probe.answer)] * (2 if probe.kind in ("reversed", "derived") else 1)
+    asked = [qa(fact) for fact in story.facts] + [reverse_qa(f) for f in story.facts if f.relation.identifying]
+    asked += [qa(derived(*pair)) for pair in story.chains]
+    pool += [tuple(text.removeprefix("Question: ").split(" Answer: ")) for text in asked]  # type: ignore[misc]
+    chosen = [rng.choice(pool) for _ in range(n)]
+    ask = TEMPLATES["world"].answer
+    return [[(ask.format(question=q), 0.0), (" " + a, ANSWER)] for q, a in chosen]
+
+
+def _cloze(rng: random.Random, fact: Fact) -> list[Part]:
+    """The fact told once more, where only its value counts: plain induction, the first step towards answering."""
+    before, after = clause(rng, replace(fact, value="|")).split("|")
+    return [(" " + capitalised(before).rstrip(), 0.0), (" " + fact.value, ANSWER), (after + ".", 0.0)]
+
+
+def reading(rng: random.Random, story: Story, n_questions: int, pronoun_share: float, cloze_share: float = 0.0) -> Document:
+    """A passage with questions, each asked alone; a ``cloze_share`` of them as sentences to complete."""
+    text = passage(rng, story, pronoun_share)
+    branches = [
+        _cloze(rng, rng.choice(story.facts)) if rng.random() < cloze_share else question
+        for question in _questions(rng, story, n_questions)
+    ]
+    return Document(f"Passage: {text}\n", branches)
+
+
+def writing(rng: random.Random, story: Story, n_edits: int) -> Document:
+    """A passage with imperfect edits of several forms, each written alone."""
+    told = sentences(rng, story)
+    branches: list[list[Part]] = []
+    for _ in range(n_edits):
+        form = rng.choices(("implications", "self_qa", "rewrite"), (0.6, 0.25, 0.15))[0]
+        text = {"implications": implications, "self_qa": self_qa}.get(form, lambda r, s, _: rewrite(r, s))(rng, story, told)
+        prompt = getattr(TEMPLATES["world"], form).partition("\n")[2]
+        branches.append([(prompt, 0.0), (text, EDIT)])
+    return Document(f"Passage: {' '.join(told)}\n", branches)
+
+
+def knowing(rng: random.Random, stories: list[Story], n: int) -> Document:
+    """``n`` closed-book branches: prose, statements and questions about stories known by heart."""
+    branches: list[list[Part]] = []
+    for _ in range(n):
+        story = rng.choice(stories)
+        fact = rng.choice(story.facts)
+        form = rng.choices(("passage", "asked", "stated", "prose"), (0.08, 0.62, 0.2, 0.1))[0]
+        if form == "passage":
+            branches.append([(" " + passage(rng, story), 0.5)])
+        elif form == "asked":
+            branches.append(_questions(rng, story, 1)[0])
+        elif form == "prose":
+            branches.append([(" " + capitalised(clause(rng, fact)) + ".", 0.5)])
+        else:
+            choices = [statement(fact)]
+            choices += [reverse_statement(fact)] if fact.relation.identifying else []
+            choices += [statement(derived(*pair)) for pair in story.chains]
+            branches.append([(" " + rng.choice(choices), 0.5)])
+    return Document("", branches)
+
+
+def document(rng: random.Random, stage: Stage, known: list[Story]) -> Document:
+    """One document of a curriculum ``stage``.
+
+    ``bind``: one or two relations of 1-4 entities, names in every sentence. ``grow``: whole stories, few pronouns, and the
+    other skills begin. ``full``: the final mixture.
+    """
+    if stage == "bind":
+        story = draw_story(rng, "pretrain", rng.choice(("e1", "e2", "e2", "e3")), n_shared=rng.choice((1, 1, 2)), chain=False)
+        return reading(rng, story, 5, pronoun_share=0.0, cloze_share=0.4)
+    form = rng.choices(("read", "write", "know"), (0.7, 0.1, 0.2) if stage == "grow" else (0.45, 0.3, 0.25))[0]
+    if form == "know":
+        return knowing(rng, known, 6)
+    family = rng.choices(list(FAMILIES), (0.35, 0.45, 0.2))[0]
+    story = draw_story(rng, "pretrain", family)
+    if form == "write":
+        return writing(rng, story, 2)
+    if stage == "grow" and rng.random() < 0.4:
+        story = draw_story(rng, "pretrain", family, n_shared=rng.choice((1, 2)), chain=rng.random() < 0.3)
+    return reading(rng, story, 8, pronoun_share=rng.choice((0.0, 0.3)) if stage == "grow" else 0.5)

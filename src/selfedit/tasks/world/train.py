@@ -1,0 +1,312 @@
+"""Train the embedded base from scratch on the world's documents: ``python -m selfedit.tasks.world.train --out DIR``.
+
+Every step's documents are drawn from (seed, step) alone, so a run that was killed continues as if it had not been; run
+the same command again. ``--init`` starts from given weights instead of random ones. Runs on CUDA where there is one.
+
+The recipe in short: branches that don't see each other (`documents.py`) so that nothing is answered by elimination, Muon
+for the matrices (AdamW stayed at chance for the whole of the smallest binding case; see LOG.md), fixed shapes for compile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from ...config import TEMPLATES
+from .documents import Document, Stage, closed_book_stories, document
+from .story import PROBE_KINDS, draw_probes, draw_story, passage
+from .tokenizer import build_tokenizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the trained weights, besides the machine's arithmetic."""
+
+    seed: int = 0
+    tokens: int = 60_000_000
+    rows: int = 24
+    width: int = 256
+    d: int = 256
+    layers: int = 5
+    heads: int = 4
+    d_ff: int = 640
+    lr: float = 4e-3
+    warmup_steps: int = 100
+    decay_from: float = 0.5
+    bind_until: float = 0.15
+    grow_until: float = 0.45
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in the whole run."""
+        return self.tokens // (self.rows * self.width)
+
+    def lr_share(self, step: int) -> float:
+        """The schedule's factor: warm-up, constant, linear decay to 1 %."""
+        done = step / self.steps
+        falling = 1.0 if done < self.decay_from else max(0.01, (1 - done) / (1 - self.decay_from))
+        return min(1.0, (step + 1) / self.warmup_steps) * falling
+
+    def stage(self, step: int, rng: random.Random) -> Stage:
+        """The curriculum's stage for one document; earlier stages keep a small share."""
+        done = step / self.steps
+        if done < self.bind_until or rng.random() < 0.1:
+            return "bind"
+        return "grow" if done < self.grow_until or rng.random() < 0.15 else "full"
+
+
+@dataclass
+class Batch:
+    """Rows of packed documents. ids, positions, labels: (B, T) int64; weights: (B, T); visible: (B, T, T) bool."""
+
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    weights: Tensor
+    visible: Tensor
+
+    def to(self, device: str) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(*(t.to(device) for t in vars(self).values()))
+
+
+class Packer:
+    """Turns documents into rows of a fixed width, as many to a row as fit."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, width: int) -> None:
+        self.width = width
+        self.bos, self.eos = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)  # type: ignore[arg-type]
+        self._encode = tokenizer.backend_tokenizer.encode
+
+    def _ids(self, text: str) -> list[int]:
+        return self._encode(text, add_special_tokens=False).ids
+
+    def segments(self, doc: Document) -> list[tuple[list[int], list[float]]]:
+        """Token ids and loss weights of the prefix (may be empty) and of each branch; labels are the next token."""
+        prefix = [self.bos, *self._ids(doc.prefix)] if doc.prefix else []
+        out: list[tuple[list[int], list[float]]] = [(prefix, [0.0] + [0.1] * (len(prefix) - 1) if prefix else [])]
+        for branch in doc.branches:
+            ids: list[int] = [] if doc.prefix else [self.bos]
+            weights: list[float] = [0.0] * len(ids)
+            for text, weight in branch:
+                part = self._ids(text)
+                ids += part
+                weights += [weight] * len(part)
+            out.append(([*ids, self.eos], [*weights, weights[-1]]))
+        return out
+
+    def batch(self, rows: int, draw: Callable[[], Document]) -> Batch:
+        """``rows`` rows filled with drawn documents; a document that does not fit loses branches, and ends its row."""
+        shape = (rows, self.width)
+        batch = Batch(
+            torch.zeros(shape, dtype=torch.long),
+            torch.zeros(shape, dtype=torch.long),
+            torch.zeros(shape, dtype=torch.long),
+            torch.zeros(shape),
+            torch.zeros(rows, self.width, self.width, dtype=torch.bool),
+        )
+        causal = torch.tril(torch.ones(self.width, self.width, dtype=torch.bool))
+        for row in range(rows):
+            owner = torch.full((self.width,), -1)
+            segment = torch.full((self.width,), -1)
+            used, doc = 0, 0
+            while used < self.width:
+                parts = self.segments(draw())
+                start = len(parts[0][0])
+                for number, (ids, weights) in enumerate(parts):
+                    if used + len(ids) > self.width:
+                        continue
+                    at = slice(used, used + len(ids))
+                    batch.ids[row, at] = torch.tensor(ids, dtype=torch.long)
+                    offset = start if number else 0
+                    batch.positions[row, at] = torch.arange(offset, offset + len(ids))
+                    batch.labels[row, used : used + len(ids) - 1] = batch.ids[row, used + 1 : used + len(ids)]
+                    batch.weights[row, used : used + len(ids) - 1] = torch.tensor(weights[1:])
+                    owner[at], segment[at] = doc, number
+                    if number and start and weights[0] > 0:
+                        raise AssertionError("a branch starts with a prompt")
+                    used += len(ids)
+                doc += 1
+                if used > self.width - 48:
+                    break
+            same = (segment[:, None] == segment[None, :]) | (segment[None, :] == 0)
+            batch.visible[row] = (owner[:, None] == owner[None, :]) & same & causal
+            batch.visible[row].fill_diagonal_(True)
+        return batch
+
+
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The base's architecture with random weights."""
+    config = LlamaConfig(
+        vocab_size=(len(tokenizer) + 63) // 64 * 64,
+        hidden_size=recipe.d,
+        intermediate_size=recipe.d_ff,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="eager",
+    )
+    return LlamaForCausalLM(config)
+
+
+def optimisers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embeddings and norms."""
+    inner = [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
+    outer = [p for n, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in n)]
+    return [
+        torch.optim.Muon(inner, lr=lr, weight_decay=0.01, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(outer, lr=lr, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+Body = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def body_of(model: LlamaForCausalLM, compiled: bool) -> Body:
+    """ids, positions, additive mask -> hidden states (B, T, D)."""
+
+    def body(ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        out = model.model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
+        return out.last_hidden_state
+
+    return torch.compile(body, dynamic=False) if compiled else body
+
+
+def weighted_loss(model: LlamaForCausalLM, body: Body, batch: Batch) -> tuple[Tensor, float]:
+    """Mean cross-entropy by weight, and the share of answer tokens (weight 1) that the arg-max gets right."""
+    device = batch.ids.device.type
+    with torch.autocast(device, torch.bfloat16):
+        mask = torch.zeros(batch.visible.shape, device=batch.ids.device, dtype=torch.bfloat16)
+        hidden = body(batch.ids, batch.positions, mask.masked_fill_(~batch.visible, -1e4)[:, None])
+        chosen = batch.weights > 0
+        logits = model.lm_head(hidden[chosen]).float()
+    labels, weights = batch.labels[chosen], batch.weights[chosen]
+    loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum() / weights.sum()
+    answers = weights == 1.0
+    right = (logits.argmax(-1) == labels)[answers].float().mean().item() if answers.any() else 0.0
+    return loss, right
+
+
+@torch.no_grad()
+def reading_accuracy(model: LlamaForCausalLM, packer: Packer, family: str, n: int = 48) -> dict[str, float]:
+    """Exact match on development stories (``bind``: the smallest case), each probe alone with its passage, by arg-max under teacher forcing."""
+    rng = random.Random(11)
+    hits: dict[str, list[bool]] = {kind: [] for kind in PROBE_KINDS}
+    device = next(model.parameters()).device
+    rows: list[tuple[str, list[int], list[int]]] = []
+    for _ in range(n):
+        if family == "bind":
+            story = draw_story(rng, "dev", "e2", n_shared=1, chain=False)
+        else:
+            story = draw_story(rng, "dev", family)
+        text = passage(rng, story, 0.0 if family == "bind" else 0.5)
+        for probe in draw_probes(rng, story, per_kind=1):
+            prompt = TEMPLATES["world"].open_book.format(context=text, question=probe.question)
+            rows.append((probe.kind, [packer.bos, *packer._ids(prompt)], [*packer._ids(" " + probe.answer), packer.eos]))
+    longest = max(len(p) + len(a) for _, p, a in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    for i, (_, prompt, answer) in enumerate(rows):
+        ids[i, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+    logits = model(input_ids=ids.to(device)).logits.argmax(-1).cpu()
+    for i, (kind, prompt, answer) in enumerate(rows):
+        got = logits[i, len(prompt) - 1 : len(prompt) + len(answer) - 1]
+        hits[kind].append(got.tolist() == answer)
+    return {kind: round(sum(h) / len(h), 3) for kind, h in hits.items() if h}
+
+
+def train(recipe: Recipe, out: Path, init: str | None, stop_at: int | None, compiled: bool) -> None:
+    """Train to the recipe's end (or ``stop_at`` steps), with a checkpoint every 200 steps and a log line every 50."""
+    out.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(recipe.seed)
+    tokenizer = build_tokenizer()
+    packer, known = Packer(tokenizer, recipe.width), closed_book_stories()
+    model = new_model(recipe, tokenizer)
+    if init:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(init, dtype=torch.float32).state_dict())
+    model.to(device).train()
+    optims = optimisers(model, recipe.lr)
+    state_file, step = out / "training.pt", 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True, map_location=device)
+        model.load_state_dict(state["model"])
+        for optim, saved in zip(optims, state["optims"], strict=True):
+            optim.load_state_dict(saved)
+        step = int(state["step"])
+    body = body_of(model, compiled)
+    log = (out / "train.jsonl").open("a")
+    began, began_at, sums = time.time(), step, [0.0, 0.0]
+    for step in range(step, min(stop_at or recipe.steps, recipe.steps)):
+        rng = random.Random(f"{recipe.seed}/{step}")
+        batch = packer.batch(recipe.rows, lambda: document(rng, recipe.stage(step, rng), known))
+        for optim in optims:
+            for group in optim.param_groups:
+                group["lr"] = recipe.lr * recipe.lr_share(step)
+        loss, right = weighted_loss(model, body, batch.to(device))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optim in optims:
+            optim.step()
+            optim.zero_grad(set_to_none=True)
+        sums = [sums[0] + loss.item(), sums[1] + right]
+        done = step + 1
+        if done % 50 == 0:
+            row: dict[str, object] = {"step": done, "loss": round(sums[0] / 50, 4), "answer_tokens": round(sums[1] / 50, 4)}
+            row |= {"tokens": done * recipe.rows * recipe.width, "lr": round(recipe.lr * recipe.lr_share(step), 6)}
+            row["tokens_per_second"] = round((done - began_at) * recipe.rows * recipe.width / (time.time() - began))
+            if done % 200 == 0:
+                row |= {family: reading_accuracy(model, packer, family) for family in ("bind", "e1", "e2")}
+            print(json.dumps(row), file=log, flush=True)
+            print(json.dumps(row), flush=True)
+            sums = [0.0, 0.0]
+        if done % 200 == 0 or done == recipe.steps or done == stop_at:
+            save(model, tokenizer, optims, done, out)
+
+
+def save(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, optims: list[torch.optim.Optimizer], step: int, out: Path
+) -> None:
+    """The training state (atomically replaced) and the model in bf16 in the HF format."""
+    fresh = out / "training.tmp"
+    torch.save({"model": model.state_dict(), "optims": [o.state_dict() for o in optims], "step": step}, fresh)
+    fresh.replace(out / "training.pt")
+    shipped = LlamaForCausalLM(model.config).to(torch.bfloat16)
+    shipped.load_state_dict(model.state_dict())
+    shipped.save_pretrained(out / "model")
+    tokenizer.save_pretrained(out / "model")
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="directory for the checkpoint, the model and the log")
+    parser.add_argument("--init", help="model directory to start from (warm restart)")
+    parser.add_argument("--stop-at", type=int, help="stop after this many steps, for a look at the curve")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's)")
+    parser.add_argument("--eager", action="store_true", help="do not compile the model")
+    for name, value in vars(Recipe()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    args = vars(parser.parse_args())
+    if args["threads"]:
+        torch.set_num_threads(args["threads"])
+    recipe = Recipe(**{name: args[name] for name in vars(Recipe())})
+    train(recipe, args["out"], args["init"], args["stop_at"], not args["eager"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The nouns every room shares (frozen; no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question with its gold answer, asked WITHOUT the task's context.
+
+    ``kind`` groups probes in reports (the world has direct, reworded, reversed and derived ones). ``also`` holds further
+    answers that count as right.
+    """
+
+    question: str
+    answer: str
+    kind: str = ""
+    also: tuple[str, ...] = ()
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """Every answer that counts as right, the main one first."""
+        return (self.answer, *self.also)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A context and how to test that it was learned (SEAL's (C, tau)).
+
+    ``context`` is a tuple of parts, text for now. ``gold_edit`` is a known-good self-edit where the source has one (the
+    world's templates, edits written by another model); it feeds the rung ``perfect_edits``.
+    """
+
+    id: str
+    title: str
+    context: tuple[str, ...]
+    probes: tuple[Probe, ...]
+    gold_edit: str = ""
+    family: str = ""
+
+    @property
+    def text(self) -> str:
+        """The context's parts, joined by blank lines."""
+        return "\n\n".join(self.context)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model sampled after a prompt. ``logprobs`` are those of the sampling distribution, one a token.
+
+    ``finished`` is False where the token limit cut the text off; ``token_ids`` ends with EOS when it is True.
+    """
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A self-edit: what the policy generated for a task, and how."""
+
+    task_id: str
+    index: int
+    form: str  # name of the prompt template
+    prompt: str
+    completion: Completion
+    temperature: float
+    top_p: float
+    seed: int
+    policy_hash: str
+
+    @property
+    def id(self) -> str:
+        """Unique within a round."""
+        return f"{self.task_id}#{self.index}"
+
+    @property
+    def text(self) -> str:
+        """The edit as text."""
+        return self.completion.text
+
+
+@dataclass(frozen=True)
+class TrainSequence:
+    """One training sequence: ``ids`` (T) and, for each token, whether predicting it counts in the loss."""
+
+    ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+
+    @property
+    def n_targets(self) -> int:
+        """Tokens that count in the loss (the first token is never predicted)."""
+        return sum(self.mask[1:])
+
+
+@dataclass(frozen=True)
+class Update:
+    """What the inner loop trains one member on. ``steps`` optimiser steps, each on ``batch_size`` sequences.
+
+    Sequences are visited in epochs, each a seeded shuffle; a step whose epoch has fewer left takes what is left, as a
+    DataLoader does. AdamW (0.9, 0.999, eps 1e-8), gradients clipped at ``max_grad_norm``, lr constant or decaying linearly to 0.
+    """
+
+    sequences: tuple[TrainSequence, ...]
+    steps: int
+    batch_size: int
+    lr: float
+    rank: int
+    alpha: float
+    seed: int
+    schedule: Literal["linear", "constant"] = "linear"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+
+Status = Literal["ok", "invalid", "diverged"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One probe answered by one model. ``logprob`` is the gold answer's mean log-likelihood per token (nats)."""
+
+    question: str
+    gold: str
+    text: str
+    correct: bool
+    logprob: float
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One (edit, seed): the answers of the edited model, the gain over the un-edited one, and what it cost.
+
+    ``reward`` and ``gain`` are None where the status is not ``ok``: a failure is not a zero.
+    """
+
+    edit_id: str
+    seed: int
+    status: Status
+    reason: str
+    answers: tuple[Answer, ...]
+    reward: float | None
+    gain: float | None
+    logprob: float | None
+    trained_tokens: int
+    adapter_sha256: str
