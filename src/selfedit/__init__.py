@@ -1,0 +1,1 @@
+"""Self-adapting language models: a model writes its own training data, learns from it, and learns to write better."""

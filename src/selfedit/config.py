@@ -1,8 +1,23 @@
-"""A run's settings. Torch-free; a field's description is its help, written once."""
+"""A run's settings. Torch-free; a field's description is its help, written once.
+
+A run is one TOML file; every field has a default that is right for the embedded world. `PRESETS` holds starting points;
+``preset = "paper"`` in a file starts from one, the file's own fields win.
+"""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+import hashlib
+import json
+import tomllib
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import SettingsError
+
+Form = Literal["implications", "rewrite", "self_qa"]
 
 
 class Section(BaseModel):
@@ -23,6 +38,7 @@ class Templates(Section):
 
 
 TEMPLATES: dict[str, Templates] = {
+    # What the embedded base was pretrained on. A leading space keeps a name's two tokens the same wherever it stands.
     "world": Templates(
         implications="Passage: {context}\nImplications:\n-",
         rewrite="Passage: {context}\nRewrite:",
@@ -31,4 +47,233 @@ TEMPLATES: dict[str, Templates] = {
         open_book="Passage: {context}\n Question: {question} Answer:",
         line=" {line}",
     ),
+    # The same intents as the paper's prompts, for general models; every line is trained under the passage's title.
+    "general": Templates(
+        implications="Read the passage and list several facts that follow from it, directly or indirectly.\n\n"
+        "Passage:\n{title}\n{context}\n\nImplications:\n",
+        rewrite="Read the passage and tell it again in several different ways, with all of its facts.\n\n"
+        "Passage:\n{title}\n{context}\n\nRewritten passages:\n",
+        self_qa="Read the passage and write questions with their answers that cover all of its facts.\n\n"
+        "Passage:\n{title}\n{context}\n\nQuestions and answers:\nQuestion:",
+        answer="Answer the question directly and in few words.\nQuestion: Topic: {title}\n{question}\nAnswer:",
+        open_book="Passage:\n{title}\n{context}\n\nAnswer the question directly and in few words.\n"
+        "Question: Topic: {title}\n{question}\nAnswer:",
+        line="{title}\n{line}",
+    ),
 }
+
+
+class ModelSettings(Section):
+    """The frozen base, and how it is run."""
+
+    path: str = Field("embedded", description="'embedded', a directory in the HF format, or a hub id")
+    templates: Literal["auto", "world", "general"] = Field("auto", description="auto: world for the embedded base")
+    dtype: Literal["fp32", "bf16"] = Field("fp32", description="dtype of the computation; masters stay fp32")
+    device: str = Field("auto", description="auto: cuda where present, else cpu")
+    targets: str = Field("all-linear", description="all-linear, paper (q and v), or comma-separated module suffixes")
+    members_at_once: int = Field(16, ge=1, description="adapters trained in one set of tensor operations")
+    trust_remote_code: bool = Field(False, description="run code that comes with the checkpoint")
+    allow_pickle: bool = Field(False, description="load pickled weights where there is no safetensors file")
+
+
+class TaskSettings(Section):
+    """Where contexts come from, and how many are drawn. Train, development and test tasks never overlap."""
+
+    source: str = Field("world", description="'world', or a tasks file (SQuAD v1 JSON, flat JSON, JSONL)")
+    families: tuple[Literal["e1", "e2", "e3"], ...] = Field(("e1", "e2"), description="families of world passages")
+    probes_per_kind: int = Field(2, ge=1, description="world probes of each kind in one task")
+    per_round: int = Field(24, ge=1, description="training contexts drawn each round")
+    dev: int = Field(24, ge=1, description="development tasks: the guards' look, and passage_only's learning rate")
+    evaluation: int = Field(60, ge=1, description="held-out tasks of the ladder")
+    split: Literal["dev", "test"] = Field("dev", description="which held-out tasks the ladder uses; test is ledgered")
+
+
+class EditSettings(Section):
+    """How self-edits are sampled and bounded."""
+
+    form: Form = Field("implications", description="which prompt the policy answers")
+    per_task: int = Field(5, ge=1, description="self-edits sampled for each context")
+    max_new_tokens: int = Field(176, ge=1, description="longest self-edit, in tokens")
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_lines: int = Field(24, ge=1, description="lines of an edit that are trained on")
+    include_context: bool = Field(True, description="append the raw passage as the last training sequence (SEAL)")
+
+
+class InnerSettings(Section):
+    """The inner loop: how an edit becomes an adapter. Every trained rung gets the same number of steps."""
+
+    steps: int = Field(16, ge=1, description="optimiser steps")
+    batch_size: int = Field(8, ge=1, description="sequences a step")
+    lr: float = Field(5e-3, gt=0)
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    schedule: Literal["linear", "constant"] = "linear"
+    seeds: int = Field(1, ge=1, description="inner loops per edit, each with its own seed; the reward is their mean")
+
+
+class RewardSettings(Section):
+    """What an outcome is worth."""
+
+    metric: Literal["exact", "exact_match", "token_f1", "logprob", "perplexity"] = Field(
+        "exact",
+        description="exact: greedy text equals the gold (one teacher-forced pass); exact_match and token_f1: SQuAD's, "
+        "on decoded text; logprob: gold log-likelihood per token; perplexity: minus log-perplexity of a validation text",
+    )
+    max_answer_tokens: int = Field(16, ge=1)
+    validation_text: str = Field("", description="file whose perplexity is the reward")
+    custom: str = Field("", description="'module:function' of the user's own: (task, answers) -> float")
+
+
+class AlgorithmSettings(Section):
+    """ReST-EM's M-step: supervised fine-tuning of the policy on the best edits (SEAL, section 3.1)."""
+
+    keep: int = Field(1, ge=1, description="best edits kept per context")
+    positive_only: bool = Field(True, description="keep an edit only if its gain over no edit is positive")
+    break_ties: bool = Field(True, description="by the gold answers' log-likelihood")
+    epochs: int = Field(6, ge=1)
+    batch_size: int = Field(8, ge=1)
+    lr: float = Field(2e-3, gt=0)
+    rank: int = Field(32, ge=1)
+    alpha: float = Field(64.0, gt=0)
+
+
+class GuardSettings(Section):
+    """Budgets; a round that goes over one is rolled back."""
+
+    anchors: int = Field(24, ge=1, description="anchor texts for KL, and closed-book questions for retention")
+    max_kl: float = Field(0.5, gt=0, description="KL(policy || base) per token on anchors, nats")
+    max_retention_drop: float = Field(0.1, gt=0, description="closed-book accuracy lost, absolute")
+    max_norm_ratio: float = Field(1.0, gt=0, description="largest ||dW|| / ||W|| of a module")
+    max_dev_drop: float = Field(0.1, gt=0, description="development accuracy lost against the best round so far")
+
+
+Rung = Literal[
+    "no_edit",
+    "passage_only",
+    "base_edits",
+    "base_self_qa",
+    "rounds",
+    "best_of_k",
+    "perfect_edits",
+    "rl_edits_base_learner",
+    "passage_only_rl_learner",
+    "in_context",
+]
+ALL_RUNGS: tuple[Rung, ...] = Rung.__args__  # type: ignore[attr-defined]
+
+
+class LadderSettings(Section):
+    """Which ways of preparing a model are compared, on the same held-out tasks."""
+
+    rungs: tuple[Rung, ...] = Field(ALL_RUNGS, description="those a data set cannot have are left out")
+    oracle_tasks: int = Field(24, ge=1, description="tasks of best_of_k")
+    middle_tasks: int = Field(24, ge=1, description="tasks of the rounds before the last")
+    passage_lr_factors: tuple[float, ...] = Field(
+        (0.5, 1.0, 2.0), description="multiples of inner.lr; the best on development is passage_only's"
+    )
+
+
+class Settings(Section):
+    """Everything that decides a run's numbers."""
+
+    preset: str = Field("demo", description="the starting point these settings were made from")
+    seed: int = Field(0, ge=0, description="the root of every random number")
+    rounds: int = Field(2, ge=1, description="rounds of reinforcement learning")
+    model: ModelSettings = ModelSettings()
+    tasks: TaskSettings = TaskSettings()
+    edits: EditSettings = EditSettings()
+    inner: InnerSettings = InnerSettings()
+    reward: RewardSettings = RewardSettings()
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+    guards: GuardSettings = GuardSettings()
+    ladder: LadderSettings = LadderSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.reward.metric == "perplexity" and not self.reward.validation_text:
+            raise ValueError("reward.metric = 'perplexity' needs reward.validation_text, a text file")
+        return self
+
+    @property
+    def templates(self) -> Templates:
+        """The texts this run prompts and trains with."""
+        name = self.model.templates
+        if name == "auto":
+            name = "world" if self.model.path == "embedded" else "general"
+        return TEMPLATES[name]
+
+    def sha256(self) -> str:
+        """Hash of the settings; the same hash means the same plan."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {},
+    # The published recipe (arXiv 2506.10943, section 4.2 and appendix) for a 1-7B model on one GPU.
+    "paper": {
+        "rounds": 2,
+        "model": {"dtype": "bf16", "targets": "paper", "members_at_once": 8},
+        "tasks": {"per_round": 50, "evaluation": 200},
+        "edits": {"per_task": 5, "max_new_tokens": 1024, "temperature": 1.0, "top_p": 0.95, "max_lines": 200},
+        "inner": {"steps": 100, "batch_size": 1, "lr": 1e-3, "rank": 32, "alpha": 64.0, "seeds": 3},
+        "reward": {"metric": "exact_match", "max_answer_tokens": 64},
+        "algorithm": {
+            "positive_only": False,
+            "break_ties": False,
+            "epochs": 2,
+            "batch_size": 10,
+            "lr": 3e-4,
+            "rank": 64,
+            "alpha": 128.0,
+        },
+    },
+}
+
+
+def make_settings(fields: dict[str, Any], where: str = "settings") -> Settings:
+    """Settings from (nested) fields on top of their preset; `SettingsError` names what is wrong and where."""
+    preset = fields.get("preset", "demo")
+    if preset not in PRESETS:
+        raise SettingsError(f"{where}: no preset {preset!r}; there are {', '.join(PRESETS)}")
+    try:
+        return Settings.model_validate(_merged(PRESETS[preset], fields))
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise SettingsError(f"{where}: {len(lines)} bad setting(s)\n" + "\n".join(lines)) from None
+
+
+def load_settings(path: Path, **overrides: Any) -> Settings:
+    """Settings from a TOML file, with ``overrides`` (nested fields) on top."""
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: can't be read ({error.strerror}); give a TOML file of settings") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML ({error})") from None
+    return make_settings(_merged(fields, overrides), str(path))
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in over.items():
+        old = merged.get(name)
+        merged[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def differing_fields(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the fields in which two dumped settings differ."""
+    names: list[str] = []
+    for name in sorted(set(a) | set(b)):
+        x, y = a.get(name), b.get(name)
+        if isinstance(x, dict) and isinstance(y, dict):
+            names += differing_fields(x, y, f"{prefix}{name}.")
+        elif json.dumps(x) != json.dumps(y):
+            names.append(prefix + name)
+    return names
+
+
+def sub_seed(root: int, *names: object) -> int:
+    """A named sub-seed of the run's root seed: 32 bits that depend on the root and the names alone."""
+    return zlib.crc32("/".join(map(str, (root, *names))).encode())

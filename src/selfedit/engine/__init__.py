@@ -1,0 +1,1 @@
+"""Models and adapters: a frozen base, K adapters trained and asked at once beside it."""

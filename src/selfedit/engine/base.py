@@ -1,11 +1,12 @@
 """The protocol every engine keeps: a frozen base, adapters applied beside it, nothing left behind.
 
-Shape letters: ``_K`` bank members, ``_S`` sequences, ``_T`` tokens, ``_D`` width, ``_R`` rank.
+Shape letters: ``_K`` bank members, ``_S`` sequences, ``_T`` tokens, ``_D`` width, ``_R`` rank. Adapters and banks are
+handed back to the kind of engine they came from; it refuses others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -28,10 +29,14 @@ class Adapter(Protocol):
 
 
 class AdapterBank(Protocol):
-    """K adapters on one base. ``failed`` says why a member was stopped (diverged), by its index."""
+    """K adapters on one base. ``failed`` says why a member was stopped (diverged), by its index; its adapter is zero.
+
+    ``trained_tokens[k]``: tokens that went through the model, padding not counted. ``losses[k]``: one a step.
+    """
 
     failed: dict[int, str]
     trained_tokens: list[int]
+    losses: list[list[float]]
 
     def __len__(self) -> int: ...
 
@@ -43,15 +48,36 @@ class AdapterBank(Protocol):
 class Scored(Protocol):
     """A completion under teacher forcing."""
 
-    logprobs: Sequence[float]  # log p of each completion token, in nats
-    greedy: bool  # every token is the arg-max: greedy decoding would have written exactly this
+    @property
+    def logprobs(self) -> Sequence[float]:
+        """Log p of each completion token, in nats."""
+        ...
+
+    @property
+    def greedy(self) -> bool:
+        """Every token is the arg-max: greedy decoding would have written exactly this."""
+        ...
 
 
 class Engine(Protocol):
     """Samples, trains K updates at once, and answers with K members; the base's tensors never change."""
 
+    @property
+    def window(self) -> int:
+        """Longest sequence in tokens."""
+        ...
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a text."""
+        ...
+
     def mount(self, adapter: Adapter | None) -> None:
-        """Put one adapter beside the base for everything that follows (None: the bare base). Banks come on top of it."""
+        """Put one adapter beside the base for everything that follows (None: the bare base). Banks come on top."""
+        ...
+
+    def load_adapter(self, directory: Path) -> Adapter:
+        """An adapter that was saved, checked against this base."""
         ...
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -62,23 +88,41 @@ class Engine(Protocol):
         """Token ids of a text that continues one; special tokens spelled out in it are plain text."""
         ...
 
+    def encode_chat(self, prompt: str) -> list[int]:
+        """Token ids of a user's turn in the model's chat template; without a template, those of `encode_prompt`."""
+        ...
+
     def sample(
         self, prompts: Sequence[Ids], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, top_p: float
     ) -> list[Completion]:
         """One completion a prompt; a row's text depends on its prompt and seed alone, not on its neighbours."""
         ...
 
-    def fit(self, updates: Sequence[Update], init: Adapter | None = None) -> AdapterBank:
+    def check(self, update: Update, init: Adapter | None = None) -> str | None:
+        """Why `fit` would refuse this update ("field: reason"), or None: lets a caller mark it invalid instead."""
+        ...
+
+    def fit(
+        self,
+        updates: Sequence[Update],
+        init: Adapter | None = None,
+        *,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> AdapterBank:
         """Train every update from its own seed's initial adapter (or ``init``); members never see each other."""
         ...
 
-    def answer(self, bank: AdapterBank | None, prompts: Sequence[Sequence[Ids]], *, max_new_tokens: int) -> list[list[str]]:
+    def bank(self, adapters: Sequence[Adapter]) -> AdapterBank:
+        """Adapters kept elsewhere, as a bank to ask."""
+        ...
+
+    def answer(
+        self, bank: AdapterBank | None, prompts: Sequence[Sequence[Ids]], *, max_new_tokens: int
+    ) -> list[list[str]]:
         """Greedy answers: ``prompts[k]`` to member k of the bank (without a bank: every row to the mounted model)."""
         ...
 
-    def score(
-        self, bank: AdapterBank | None, pairs: Sequence[Sequence[tuple[Ids, Ids]]]
-    ) -> Sequence[Sequence[Scored]]:
+    def score(self, bank: AdapterBank | None, pairs: Sequence[Sequence[tuple[Ids, Ids]]]) -> Sequence[Sequence[Scored]]:
         """Log-probabilities of completions: ``pairs[k]`` are (prompt ids, completion ids) for member k."""
         ...
 
@@ -88,6 +132,10 @@ class Engine(Protocol):
 
     def token_kl(self, sequences: Sequence[TrainSequence]) -> float:
         """Mean KL(mounted model || bare base) per target token, in nats: how far a policy moved on these texts."""
+        ...
+
+    def norm_ratio(self, adapter: Adapter) -> float:
+        """The largest ``||dW||_F / ||W||_F`` over the adapter's modules: how far it moves the base."""
         ...
 
     def base_sha256(self) -> str:

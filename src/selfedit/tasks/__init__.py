@@ -1,0 +1,1 @@
+"""Where contexts and their probes come from."""

@@ -1,0 +1,1 @@
+"""The embedded world: controlled English about fictional entities, and the base trained on it."""

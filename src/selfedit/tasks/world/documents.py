@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...config import TEMPLATES
-from .story import FAMILIES, Fact, Story, all_probes, clause, capitalised, draw_story, passage, sentences
+from .lexicon import IDENTIFYING, draw_name
+from .story import FAMILIES, Fact, Story, all_probes, capitalised, clause, draw_story, passage, sentences
 from .writing import derived, implications, qa, reverse_qa, reverse_statement, rewrite, self_qa, statement
 
 CLOSED_BOOK_SEED = 7
@@ -58,7 +59,9 @@ def _cloze(rng: random.Random, fact: Fact) -> list[Part]:
     return [(" " + capitalised(before).rstrip(), 0.0), (" " + fact.value, ANSWER), (after + ".", 0.0)]
 
 
-def reading(rng: random.Random, story: Story, n_questions: int, pronoun_share: float, cloze_share: float = 0.0) -> Document:
+def reading(
+    rng: random.Random, story: Story, n_questions: int, pronoun_share: float, cloze_share: float = 0.0
+) -> Document:
     """A passage with questions, each asked alone; a ``cloze_share`` of them as sentences to complete."""
     text = passage(rng, story, pronoun_share)
     branches = [
@@ -74,7 +77,9 @@ def writing(rng: random.Random, story: Story, n_edits: int) -> Document:
     branches: list[list[Part]] = []
     for _ in range(n_edits):
         form = rng.choices(("implications", "self_qa", "rewrite"), (0.6, 0.25, 0.15))[0]
-        text = {"implications": implications, "self_qa": self_qa}.get(form, lambda r, s, _: rewrite(r, s))(rng, story, told)
+        text = {"implications": implications, "self_qa": self_qa}.get(form, lambda r, s, _: rewrite(r, s))(
+            rng, story, told
+        )
         prompt = getattr(TEMPLATES["world"], form).partition("\n")[2]
         branches.append([(prompt, 0.0), (text, EDIT)])
     return Document(f"Passage: {' '.join(told)}\n", branches)
@@ -101,15 +106,32 @@ def knowing(rng: random.Random, stories: list[Story], n: int) -> Document:
     return Document("", branches)
 
 
-def document(rng: random.Random, stage: Stage, known: list[Story]) -> Document:
-    """One document of a curriculum ``stage``.
+def recall(rng: random.Random, most: int = 12) -> Document:
+    """Names repeated in other orders: which second word follows a first one is known from the list alone (induction)."""
+    names = [draw_name(rng, rng.choice(IDENTIFYING), "pretrain") for _ in range(rng.randint(3, most))]
+    branches: list[list[Part]] = []
+    for _ in range(2):
+        branch: list[Part] = []
+        for name in rng.sample(names, len(names)):
+            first, second = name.split()
+            branch += [(f" {first}", 0.0), (f" {second}", ANSWER), (",", 0.0)]
+        branches.append(branch)
+    return Document("Names: " + ", ".join(names) + "\n", branches)
 
-    ``bind``: one or two relations of 1-4 entities, names in every sentence. ``grow``: whole stories, few pronouns, and the
+
+def document(rng: random.Random, stage: Stage, known: list[Story], progress: float = 1.0) -> Document:
+    """One document of a curriculum ``stage``; ``progress`` (0..1) through the first stage makes it harder.
+
+    ``bind``: names to recall, and one or two relations of 1-10 entities with the name in every sentence. ``grow``: whole stories, few pronouns, and the
     other skills begin. ``full``: the final mixture.
     """
     if stage == "bind":
-        story = draw_story(rng, "pretrain", rng.choice(("e1", "e2", "e2", "e3")), n_shared=rng.choice((1, 1, 2)), chain=False)
-        return reading(rng, story, 5, pronoun_share=0.0, cloze_share=0.4)
+        if rng.random() < 0.15:
+            return recall(rng, most=3 + round(9 * progress))
+        n_mains = rng.choice((1, 2, 2, 3) if progress < 0.5 else (1, 2, 3, 4, 6))
+        n_shared = rng.choice((1, 1, 2)) if n_mains < 4 else 1
+        story = draw_story(rng, "pretrain", n_mains=n_mains, n_shared=n_shared, chain=False)
+        return reading(rng, story, 4 + n_mains, pronoun_share=0.0, cloze_share=0.4)
     form = rng.choices(("read", "write", "know"), (0.7, 0.1, 0.2) if stage == "grow" else (0.45, 0.3, 0.25))[0]
     if form == "know":
         return knowing(rng, known, 6)

@@ -60,14 +60,18 @@ def draw_story(
     split: Split,
     family: str = "e1",
     *,
+    n_mains: int | None = None,
     n_shared: int | None = None,
     chain: bool = True,
 ) -> Story:
-    """A story of ``family`` whose names all belong to ``split``. ``chain=False`` leaves the side facts out."""
+    """A story of ``family`` whose names all belong to ``split``. ``chain=False`` leaves the side facts out.
+
+    ``n_mains`` and ``n_shared`` override the family's numbers of entities and of relations that they share.
+    """
     kind = rng.choice(IDENTIFYING)
     taken: set[str] = set()
     mains: list[str] = []
-    while len(mains) < FAMILIES[family]:
+    while len(mains) < (n_mains or FAMILIES[family]):
         name = draw_name(rng, kind, split)
         if name not in taken:
             taken.add(name)

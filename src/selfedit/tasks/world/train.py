@@ -33,13 +33,13 @@ class Recipe:
     """What decides the trained weights, besides the machine's arithmetic."""
 
     seed: int = 0
-    tokens: int = 60_000_000
-    rows: int = 24
+    tokens: int = 40_000_000
+    rows: int = 12
     width: int = 256
-    d: int = 256
-    layers: int = 5
+    d: int = 192
+    layers: int = 6
     heads: int = 4
-    d_ff: int = 640
+    d_ff: int = 512
     lr: float = 4e-3
     warmup_steps: int = 100
     decay_from: float = 0.5
@@ -56,6 +56,10 @@ class Recipe:
         done = step / self.steps
         falling = 1.0 if done < self.decay_from else max(0.01, (1 - done) / (1 - self.decay_from))
         return min(1.0, (step + 1) / self.warmup_steps) * falling
+
+    def bind_progress(self, step: int) -> float:
+        """How far the first stage is, 0..1."""
+        return min(1.0, step / (self.bind_until * self.steps))
 
     def stage(self, step: int, rng: random.Random) -> Stage:
         """The curriculum's stage for one document; earlier stages keep a small share."""
@@ -155,13 +159,35 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
         num_attention_heads=recipe.heads,
         num_key_value_heads=recipe.heads,
         max_position_embeddings=512,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        attention_bias=True,
         attn_implementation="eager",
     )
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    look_back(model, offsets=(1, 2))
+    return model
+
+
+@torch.no_grad()
+def look_back(model: LlamaForCausalLM, offsets: tuple[int, ...], sharpness: float = 5.0) -> None:
+    """Start heads of the first layer as previous-token heads: head h attends ``offsets[h]`` tokens back.
+
+    Half of an induction circuit, given for free: without it recall stays on its plateau for thousands of steps (LOG.md). With
+    rotary positions a key bias k and a query bias R(-offset) k score sum_f cos(theta_f (distance - offset)), a peak at offset.
+    """
+    attention, config = model.model.layers[0].self_attn, model.config
+    width = config.hidden_size // config.num_attention_heads
+    half = width // 2
+    theta = config.rope_parameters["rope_theta"] ** (-torch.arange(half) / half)
+    fast = (theta > 0.05) * sharpness  # the slow rotations tell neighbours apart badly; they are left to content
+    for head, offset in enumerate(offsets):
+        rows = slice(head * width, (head + 1) * width)
+        attention.k_proj.bias[rows] = torch.cat([fast, torch.zeros(half)])
+        attention.q_proj.bias[rows] = torch.cat([torch.cos(-offset * theta) * fast, torch.sin(-offset * theta) * fast])
 
 
 def optimisers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optimizer]:
@@ -217,7 +243,9 @@ def reading_accuracy(model: LlamaForCausalLM, packer: Packer, family: str, n: in
         text = passage(rng, story, 0.0 if family == "bind" else 0.5)
         for probe in draw_probes(rng, story, per_kind=1):
             prompt = TEMPLATES["world"].open_book.format(context=text, question=probe.question)
-            rows.append((probe.kind, [packer.bos, *packer._ids(prompt)], [*packer._ids(" " + probe.answer), packer.eos]))
+            rows.append(
+                (probe.kind, [packer.bos, *packer._ids(prompt)], [*packer._ids(" " + probe.answer), packer.eos])
+            )
     longest = max(len(p) + len(a) for _, p, a in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     for i, (_, prompt, answer) in enumerate(rows):
@@ -253,7 +281,7 @@ def train(recipe: Recipe, out: Path, init: str | None, stop_at: int | None, comp
     began, began_at, sums = time.time(), step, [0.0, 0.0]
     for step in range(step, min(stop_at or recipe.steps, recipe.steps)):
         rng = random.Random(f"{recipe.seed}/{step}")
-        batch = packer.batch(recipe.rows, lambda: document(rng, recipe.stage(step, rng), known))
+        batch = packer.batch(recipe.rows, lambda: document(rng, recipe.stage(step, rng), known, recipe.bind_progress(step)))
         for optim in optims:
             for group in optim.param_groups:
                 group["lr"] = recipe.lr * recipe.lr_share(step)
@@ -266,7 +294,11 @@ def train(recipe: Recipe, out: Path, init: str | None, stop_at: int | None, comp
         sums = [sums[0] + loss.item(), sums[1] + right]
         done = step + 1
         if done % 50 == 0:
-            row: dict[str, object] = {"step": done, "loss": round(sums[0] / 50, 4), "answer_tokens": round(sums[1] / 50, 4)}
+            row: dict[str, object] = {
+                "step": done,
+                "loss": round(sums[0] / 50, 4),
+                "answer_tokens": round(sums[1] / 50, 4),
+            }
             row |= {"tokens": done * recipe.rows * recipe.width, "lr": round(recipe.lr * recipe.lr_share(step), 6)}
             row["tokens_per_second"] = round((done - began_at) * recipe.rows * recipe.width / (time.time() - began))
             if done % 200 == 0:
@@ -279,7 +311,11 @@ def train(recipe: Recipe, out: Path, init: str | None, stop_at: int | None, comp
 
 
 def save(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, optims: list[torch.optim.Optimizer], step: int, out: Path
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    optims: list[torch.optim.Optimizer],
+    step: int,
+    out: Path,
 ) -> None:
     """The training state (atomically replaced) and the model in bf16 in the HF format."""
     fresh = out / "training.tmp"

@@ -108,9 +108,7 @@ def line(rng: random.Random, story: Story, told: list[str], style: str, fact: Fa
     return qa(fact) if style.startswith("qa") else statement(fact)
 
 
-def edit_lines(
-    rng: random.Random, story: Story, told: list[str], styles: dict[str, float], longest: int
-) -> list[str]:
+def edit_lines(rng: random.Random, story: Story, told: list[str], styles: dict[str, float], longest: int) -> list[str]:
     """The lines of one imperfect edit: 2 to ``longest`` of them, styles mixed at random, facts missed and repeated."""
     weights = [rng.gammavariate(_CONCENTRATION * share, 1.0) + 1e-9 for share in styles.values()]
     facts = rng.sample(story.facts, len(story.facts))

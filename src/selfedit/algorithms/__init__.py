@@ -1,0 +1,1 @@
+"""Algorithms that turn a round's edits and outcomes into a better policy."""

@@ -1,0 +1,90 @@
+"""ReST-EM: clone the best self-edits (arXiv 2506.10943, section 3.1; Singh et al. 2312.06585).
+
+The E-step is the round's outcomes; the M-step is supervised fine-tuning of the policy on the prompts and completions of the
+edits that helped most. The paper keeps the argmax of k without asking for a gain (16-20 % of its winners had none);
+``positive_only`` does, and accuracy ties go to the better gold log-likelihood.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..config import AlgorithmSettings, sub_seed
+from ..engine.base import Adapter, Engine
+from ..errors import UpdateError
+from ..types import Edit, Outcome, TrainSequence, Update
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An edit with the mean of its outcomes over seeds; None where none of them is ok."""
+
+    edit: Edit
+    gain: float | None
+    logprob: float | None
+
+
+def judge(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[Judged]:
+    """Each edit's mean gain over its seeds; failed seeds do not count, neither as zero nor at all."""
+    by_edit: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.status == "ok":
+            by_edit[outcome.edit_id].append(outcome)
+    judged = []
+    for edit in edits:
+        ok = by_edit[edit.id]
+        gain = sum(o.gain or 0.0 for o in ok) / len(ok) if ok else None
+        logprob = sum(o.logprob or 0.0 for o in ok) / len(ok) if ok else None
+        judged.append(Judged(edit, gain, logprob))
+    return judged
+
+
+def select(judged: Sequence[Judged], settings: AlgorithmSettings) -> list[Judged]:
+    """The best ``keep`` edits of every task, in the order of the tasks."""
+    by_task: dict[str, list[Judged]] = defaultdict(list)
+    for item in judged:
+        if item.gain is not None and (item.gain > 0 or not settings.positive_only):
+            by_task[item.edit.task_id].append(item)
+    kept: list[Judged] = []
+    for items in by_task.values():
+        items.sort(
+            key=lambda j: (j.gain or 0.0, (j.logprob or 0.0) if settings.break_ties else 0.0, -j.edit.index),
+            reverse=True,
+        )
+        kept += items[: settings.keep]
+    return kept
+
+
+def improve(
+    engine: Engine, policy: Adapter | None, winners: Sequence[Judged], settings: AlgorithmSettings, seed: int
+) -> Adapter | None:
+    """The M-step: the policy, trained further on the winners' completions. Without winners the policy stays as it is.
+
+    Raises UpdateError if the training diverges.
+    """
+    if not winners:
+        return policy
+    sequences = tuple(_cloning_sequence(winner.edit) for winner in winners)
+    update = Update(
+        sequences=sequences,
+        steps=settings.epochs * math.ceil(len(sequences) / settings.batch_size),
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        seed=sub_seed(seed, "m-step"),
+    )
+    engine.mount(None)
+    bank = engine.fit([update], init=policy)
+    if bank.failed:
+        raise UpdateError(f"the policy's training diverged ({bank.failed[0]}); lower algorithm.lr")
+    return bank.adapter(0)
+
+
+def _cloning_sequence(edit: Edit) -> TrainSequence:
+    """Prompt and completion; only the completion counts."""
+    prompt, completion = edit.completion.prompt_ids, edit.completion.token_ids
+    return TrainSequence(prompt + completion, (False,) * len(prompt) + (True,) * len(completion))

@@ -1,0 +1,1 @@
+"""How a policy's output becomes an update."""

@@ -1,0 +1,82 @@
+"""Models and tokenizers from a directory or the hub, with every refusal saying what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import ModelError
+
+Dtype = Literal["fp32", "bf16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+def choose_device(device: str) -> torch.device:
+    """``auto`` is CUDA where present, else the CPU."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def _check_directory(path: Path, allow_pickle: bool) -> None:
+    """Refuse a directory that can't be a model, before anything of it is read."""
+    if not (path / "config.json").exists():
+        adapter = (path / "adapter_config.json").exists()
+        hint = (
+            "it is an adapter: load its base and mount it" if adapter else "name a directory in the Hugging Face format"
+        )
+        raise ModelError(f"{path}: no config.json; {hint}")
+    if not any(path.glob("*.safetensors")):
+        pickled = any(path.glob("pytorch_model*.bin"))
+        if pickled and not allow_pickle:
+            raise ModelError(
+                f"{path}: only pickled weights (pytorch_model.bin), which can run code when loaded; convert them with "
+                "model.save_pretrained, or set allow_pickle if you trust their source"
+            )
+        if not pickled:
+            raise ModelError(f"{path}: no weights (*.safetensors); copy the whole checkpoint there")
+    if not any((path / name).exists() for name in _TOKENIZER_FILES):
+        raise ModelError(
+            f"{path}: no tokenizer; save the model's own into it: tokenizer.save_pretrained({str(path)!r})"
+        )
+
+
+def load_model(
+    source: str, *, dtype: Dtype, device: torch.device, trust_remote_code: bool, allow_pickle: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model in ``dtype`` on ``device``, and its tokenizer.
+
+    Raises:
+        ModelError: it can't be loaded, is incomplete, or has no tokenizer or end-of-text token.
+    """
+    if Path(source).is_dir():
+        _check_directory(Path(source), allow_pickle)
+    elif Path(source).exists() or source.startswith((".", "/", "~")):
+        raise ModelError(
+            f"{source}: no such directory; name one in the Hugging Face format, or a hub id like 'org/name'"
+        )
+    # On one CPU thread: fp32 about equal, bf16 0.84 s a step with explicit attention against 1.36 with the fused one.
+    attention = "sdpa" if device.type == "cuda" else "eager"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=DTYPES[dtype],
+            trust_remote_code=trust_remote_code,
+            use_safetensors=None if allow_pickle else True,
+            attn_implementation=attention,
+            output_loading_info=True,
+        )
+    except Exception as error:  # a damaged checkpoint can raise anything, down to its parsers' own errors
+        reason = " ".join(str(error).split())[:400]
+        raise ModelError(f"{source}: can't be loaded as a causal language model ({reason}); check the name") from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        lost = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+        raise ModelError(
+            f"{source}: {len(lost)} weights are missing, such as {lost[0]}; copy the whole checkpoint again"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{source}: its tokenizer has no end-of-text token; set eos_token in tokenizer_config.json")
+    return model.to(device), tokenizer

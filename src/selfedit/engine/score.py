@@ -1,0 +1,94 @@
+"""Teacher forcing: log-probabilities of given tokens, losses of texts, and how far a policy moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..types import TrainSequence
+from .beside import Beside, bank_views
+from .body import Body
+from .lora import Bank
+from .packing import Packed, pack
+
+# Bounds of one forward: tokens through the model, and fp32 logits (numbers) kept at once.
+_TOKENS, _LOGITS = 8192, 1 << 26
+
+
+@dataclass(frozen=True)
+class ScoredTokens:
+    """A completion under teacher forcing: log p of each token (nats), and whether each is the arg-max."""
+
+    logprobs: tuple[float, ...]
+    greedy: bool
+
+
+@dataclass(frozen=True)
+class _Job:
+    member: int
+    number: int
+    sequence: TrainSequence
+
+
+def _chunks(jobs: Sequence[_Job], vocabulary: int) -> Iterator[list[_Job]]:
+    """Jobs in their order, cut so that one forward stays within its bounds."""
+    chunk: list[_Job] = []
+    tokens = targets = 0
+    for job in jobs:
+        tokens += len(job.sequence.ids)
+        targets += job.sequence.n_targets
+        if chunk and (tokens > _TOKENS or targets * vocabulary > _LOGITS):
+            yield chunk
+            chunk, tokens, targets = [], len(job.sequence.ids), job.sequence.n_targets
+        chunk.append(job)
+    if chunk:
+        yield chunk
+
+
+def _pack_chunk(body: Body, place: Beside, bank: Bank | None, chunk: Sequence[_Job]) -> tuple[Packed, list[_Job]]:
+    """One batch of the chunk with its members bound, and its jobs in the batch's order."""
+    members = sorted({job.member for job in chunk})
+    groups = [[job for job in chunk if job.member == member] for member in members]
+    if bank is not None:
+        place.bind(*bank_views(bank, members, body.dtype))
+    packed = pack([[job.sequence for job in group] for group in groups], body.half_cost, body.device)
+    return packed, [job for group in groups for job in group]
+
+
+@torch.no_grad()
+def token_logprobs(
+    body: Body, place: Beside, bank: Bank | None, sequences: Sequence[Sequence[TrainSequence]]
+) -> list[list[ScoredTokens]]:
+    """Every sequence's target tokens under member k for ``sequences[k]``, inside ``with place``; all need a target."""
+    found: dict[tuple[int, int], ScoredTokens] = {}
+    jobs = [_Job(k, i, sequence) for k, row in enumerate(sequences) for i, sequence in enumerate(row)]
+    for chunk in _chunks(jobs, body.vocabulary):
+        packed, order = _pack_chunk(body, place, bank, chunk)
+        logits = body.logits(body.packed_hidden(packed))
+        logprobs = torch.log_softmax(logits, -1).gather(-1, packed.targets[:, None])[:, 0]
+        best = logits.argmax(-1) == packed.targets
+        counts = [count for counts in packed.counts for count in counts]
+        for job, some, hits in zip(order, torch.split(logprobs, counts), torch.split(best, counts), strict=True):
+            found[job.member, job.number] = ScoredTokens(tuple(some.tolist()), bool(hits.all()))
+    return [[found[k, i] for i in range(len(row))] for k, row in enumerate(sequences)]
+
+
+@torch.no_grad()
+def mean_kl(body: Body, mounted: Beside, sequences: Sequence[TrainSequence]) -> float:
+    """Mean over all target tokens of KL(mounted || bare), in nats; ``mounted`` is entered here, chunk by chunk."""
+    total, n = 0.0, 0
+    for chunk in _chunks([_Job(0, i, s) for i, s in enumerate(sequences)], 3 * body.vocabulary):
+        packed = pack([[job.sequence for job in chunk]], body.half_cost, body.device)
+
+        def log_p(packed: Packed = packed) -> Tensor:
+            return torch.log_softmax(body.logits(body.packed_hidden(packed)), -1)
+
+        bare = log_p()
+        with mounted:
+            ours = log_p()
+        total += float((ours.exp() * (ours - bare)).sum(-1).double().sum())
+        n += len(packed.targets)
+    return total / n

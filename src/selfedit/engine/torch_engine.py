@@ -1,0 +1,320 @@
+"""The engine: one frozen model in this process, a mounted policy and banks of adapters beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import ModelError, SettingsError, UpdateError
+from ..types import Completion, TrainSequence, Update
+from .base import Adapter, AdapterBank, Ids
+from .beside import Beside, Views, find_layout, shared_views
+from .body import Body
+from .decode import Choose, Row, decode, greedy, make_row, sampler
+from .fit import check, check_sequences, fit
+from .loading import Dtype, choose_device, load_model
+from .lora import Bank, LoraAdapter
+from .score import ScoredTokens, mean_kl, token_logprobs
+
+
+class TorchEngine:
+    """`base.Engine` on torch and transformers. The base's tensors never change; between calls it carries no hooks."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str = "",
+        members_at_once: int = 16,
+        rows_at_once: int = 64,
+        targets: str | Sequence[str] = "all-linear",
+    ) -> None:
+        """Take over a loaded model (it is frozen and put into eval mode). `load` is the usual way in.
+
+        Raises:
+            ModelError: no module matches ``targets``, or the architecture is unknown to this engine.
+            SettingsError: ``members_at_once`` or ``rows_at_once`` is less than 1.
+        """
+        if members_at_once < 1 or rows_at_once < 1:
+            raise SettingsError("members_at_once and rows_at_once must be at least 1")
+        self._body = Body(model, name)
+        self._tokenizer = tokenizer
+        self._layout = find_layout(model, targets, name)
+        self._members_at_once, self._rows_at_once = members_at_once, rows_at_once
+        self._mounted: LoraAdapter | None = None
+        self._shared: tuple[Views, float] | None = None
+        ends = getattr(model.generation_config, "eos_token_id", None) or []
+        self._stops = frozenset([self.eos_id, *([ends] if isinstance(ends, int) else ends)])
+
+    @classmethod
+    def load(
+        cls,
+        source: str,
+        *,
+        dtype: Dtype = "fp32",
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+        members_at_once: int = 16,
+        rows_at_once: int = 64,
+        device: str = "auto",
+        targets: str | Sequence[str] = "all-linear",
+    ) -> TorchEngine:
+        """Load a directory in the HF format, or a hub id. ``dtype``: of base and computation; adapters stay fp32.
+
+        Raises:
+            ModelError: it can't be loaded or used; the message says what to do.
+        """
+        model, tokenizer = load_model(
+            source,
+            dtype=dtype,
+            device=choose_device(device),
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
+        return cls(
+            model, tokenizer, name=source, members_at_once=members_at_once, rows_at_once=rows_at_once, targets=targets
+        )
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The frozen base; to look at (`LoraAdapter.norm_ratio`), not to change."""
+        return self._body.model
+
+    @property
+    def window(self) -> int:
+        """Longest sequence in tokens."""
+        return self._body.window
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a text."""
+        return cast(int, self._tokenizer.eos_token_id)
+
+    @property
+    def mounted(self) -> LoraAdapter | None:
+        """The adapter beside the base, if any."""
+        return self._mounted
+
+    def mount(self, adapter: Adapter | None) -> None:
+        """Put one adapter beside the base for everything that follows (None: the bare base). Banks come on top of it.
+
+        Raises:
+            ModelError: it belongs to another base; what was mounted stays.
+        """
+        body, lora = self._body, _as_lora(adapter)
+        self._shared = None if lora is None else shared_views(lora, body.model, body.device, body.dtype)
+        self._mounted = lora
+
+    def load_adapter(self, directory: Path) -> LoraAdapter:
+        """An adapter that was saved, checked against this base.
+
+        Raises:
+            ModelError: it can't be read, or belongs to another base.
+        """
+        adapter = LoraAdapter.load(directory)
+        shared_views(adapter, self._body.model, torch.device("cpu"), torch.float32)
+        return adapter
+
+    def norm_ratio(self, adapter: Adapter) -> float:
+        """The largest ``||dW||_F / ||W||_F`` over the adapter's modules: how far it moves the base."""
+        lora = _as_lora(adapter)
+        return lora.norm_ratio(self._body.model) if lora else 0.0
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a text that starts a document (with the tokenizer's own special tokens)."""
+        return self._ids(text, start=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text that continues one; special tokens spelled out in it are plain text."""
+        return self._ids(text, start=False)
+
+    def _ids(self, text: str, *, start: bool, plain: bool = True) -> list[int]:
+        return cast(
+            list[int],
+            self._tokenizer(text, add_special_tokens=start, split_special_tokens=plain, verbose=False)["input_ids"],
+        )
+
+    def decode(self, ids: Ids) -> str:
+        """Token ids as text, special tokens left out."""
+        return cast(str, self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def chat(self, prompt: str) -> str:
+        """The prompt in the model's chat template, to read (unchanged without one); feed the model `encode_chat`."""
+        if not self._tokenizer.chat_template:
+            return prompt
+        turn = [{"role": "user", "content": prompt}]
+        return cast(str, self._tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+
+    def encode_chat(self, prompt: str) -> list[int]:
+        """Token ids of `chat`: the template's special tokens count, those spelled out in the prompt are plain text."""
+        if not self._tokenizer.chat_template:
+            return self.encode_prompt(prompt)
+        # A stand-in that no prompt contains and no tokenizer treats specially shows where the prompt goes.
+        marker = "qz" + hashlib.sha256(prompt.encode()).hexdigest()
+        parts = self.chat(marker).split(marker)
+        if len(parts) != 2:
+            raise ModelError(
+                "the chat template does not show the user's text exactly once; clear it to use plain prompts"
+            )
+        before, after = (self._ids(part, start=False, plain=False) for part in parts)
+        return [*before, *self.encode(prompt), *after]
+
+    def sample(
+        self, prompts: Sequence[Ids], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, top_p: float
+    ) -> list[Completion]:
+        """One completion a prompt; a row's text depends on its prompt and seed alone, not on its neighbours.
+
+        Raises:
+            ModelError: a prompt is empty or too long for the window.
+            SettingsError: a sampling setting is out of range.
+        """
+        if len(prompts) != len(seeds):
+            raise SettingsError(f"{len(prompts)} prompts but {len(seeds)} seeds; give one seed a prompt")
+        choose = sampler(temperature, top_p)
+        rows = [make_row(self._body, 0, p, max_new_tokens, s) for p, s in zip(prompts, seeds, strict=True)]
+        self._decode(None, rows, choose)
+        return [
+            Completion(row.prompt, tuple(row.tokens), tuple(row.logprobs), self._text(row), row.finished)
+            for row in rows
+        ]
+
+    def answer(
+        self, bank: AdapterBank | None, prompts: Sequence[Sequence[Ids]], *, max_new_tokens: int
+    ) -> list[list[str]]:
+        """Greedy answers: ``prompts[k]`` to member k of the bank (without a bank: every row to the mounted model).
+
+        Raises:
+            ModelError: a prompt is empty or too long for the window.
+        """
+        mine = self._members(bank, len(prompts))
+        rows = [[make_row(self._body, k, p, max_new_tokens) for p in asked] for k, asked in enumerate(prompts)]
+        self._decode(mine, [row for group in rows for row in group], greedy)
+        return [[self._text(row) for row in group] for group in rows]
+
+    def _decode(self, bank: Bank | None, rows: Sequence[Row], choose: Choose) -> None:
+        with self._beside(self._paths(bank)) as place:
+            decode(
+                self._body,
+                place,
+                bank,
+                rows,
+                choose=choose,
+                stops=self._stops,
+                rows_at_once=self._rows_at_once,
+            )
+
+    def _text(self, row: Row) -> str:
+        return self.decode(row.tokens[:-1] if row.finished else row.tokens)
+
+    def check(self, update: Update, init: Adapter | None = None) -> str | None:
+        """Why `fit` would refuse this update ("field: reason"), or None."""
+        return check(update, self._body, self._layout, _as_lora(init))
+
+    def fit(
+        self,
+        updates: Sequence[Update],
+        init: Adapter | None = None,
+        *,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Bank:
+        """Train every update from its own seed's initial adapter (or ``init``); members never see each other.
+
+        The mounted adapter stays fixed underneath. ``on_step(done, total)`` counts the members' optimiser steps.
+
+        Raises:
+            UpdateError: an update can't be trained on; nothing was trained then.
+        """
+        return fit(
+            self._body,
+            self._beside,
+            self._layout,
+            updates,
+            init=_as_lora(init),
+            members_at_once=self._members_at_once,
+            on_step=on_step,
+        )
+
+    def bank(self, adapters: Sequence[Adapter]) -> Bank:
+        """Adapters kept elsewhere, as a bank to ask.
+
+        Raises:
+            ModelError: there are none, or one doesn't fit the base and its targets.
+        """
+        if not adapters:
+            raise ModelError("a bank needs at least one adapter")
+        return Bank.stack(self._layout, [lora for a in adapters if (lora := _as_lora(a))], self._body.device)
+
+    def score(self, bank: AdapterBank | None, pairs: Sequence[Sequence[tuple[Ids, Ids]]]) -> list[list[ScoredTokens]]:
+        """Log-probabilities of completions: ``pairs[k]`` are (prompt ids, completion ids) for member k.
+
+        Raises:
+            UpdateError: a prompt or completion is empty, or they don't fit the window.
+        """
+        mine = self._members(bank, len(pairs))
+        sequences = []
+        for row in pairs:
+            if any(not prompt or not completion for prompt, completion in row):
+                raise UpdateError("a pair to score has an empty prompt or completion; leave it out")
+            sequences.append([TrainSequence((*p, *c), (False,) * len(p) + (True,) * len(c)) for p, c in row])
+        self._check([sequence for row in sequences for sequence in row])
+        with self._beside(self._paths(mine)) as place:
+            return token_logprobs(self._body, place, mine, sequences)
+
+    def sequence_loss(self, sequences: Sequence[TrainSequence]) -> list[float]:
+        """Mean loss per target token of each sequence under the mounted model (perplexity is exp of it).
+
+        Raises:
+            UpdateError: a sequence has no targets or doesn't fit the window.
+        """
+        self._check(sequences)
+        with self._beside([]) as place:
+            (scored,) = token_logprobs(self._body, place, None, [sequences])
+        return [-sum(s.logprobs) / len(s.logprobs) for s in scored]
+
+    def token_kl(self, sequences: Sequence[TrainSequence]) -> float:
+        """Mean KL(mounted model || bare base) per target token, in nats: how far a policy moved on these texts.
+
+        Raises:
+            UpdateError: there are no sequences, or one has no targets or doesn't fit the window.
+        """
+        if not sequences:
+            raise UpdateError("no sequences to measure KL on; give at least one")
+        self._check(sequences)
+        return mean_kl(self._body, self._beside([]), sequences)
+
+    def base_sha256(self) -> str:
+        """Hash of the base's live tensors."""
+        return self._body.sha256()
+
+    def _beside(self, paths: Sequence[str]) -> Beside:
+        return Beside(self._body.model, self._shared, paths)
+
+    def _paths(self, bank: Bank | None) -> list[str]:
+        return [] if bank is None else [target.path for target in bank.layout.targets]
+
+    def _members(self, bank: AdapterBank | None, groups: int) -> Bank | None:
+        if bank is None:
+            return None
+        if not isinstance(bank, Bank):
+            raise TypeError(f"{type(bank).__name__} is no bank of this engine; use what fit or bank returned")
+        if groups != len(bank):
+            raise SettingsError(f"{groups} groups for a bank of {len(bank)} members; give one group a member")
+        return bank
+
+    def _check(self, sequences: Sequence[TrainSequence]) -> None:
+        reason = check_sequences(sequences, self._body)
+        if reason:
+            raise UpdateError(f"{reason}; leave it out or shorten it")
+
+
+def _as_lora(adapter: Adapter | None) -> LoraAdapter | None:
+    """The adapter, refused where it is another engine's."""
+    if adapter is not None and not isinstance(adapter, LoraAdapter):
+        raise TypeError(f"{type(adapter).__name__} is no adapter of this engine; save it and load_adapter it here")
+    return adapter

@@ -1,0 +1,235 @@
+"""A whole run: reinforcement learning, then the ladder, then summary and report. `selfedit run` and `selfedit demo` call this."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..config import Settings
+from ..edits.text import edit_lines
+from ..engine.base import Engine
+from ..errors import ModelError
+from ..loop import Trained, reinforce
+from ..run import OnEvent, Run, ignore_event, open_run, write_atomically
+from ..tasks.source import FileSource, TaskSource
+from ..tasks.world.source import WorldSource
+from ..tasks.world.writing import style_of
+from ..types import Answer, Task
+from ..work import Work
+from .ladder import Ladder, Rung, by_kind, paired_rows, verbatim_share
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "base"
+
+
+def model_path(name: str) -> str:
+    """The checkpoint that a model setting names; ``embedded`` is the base that ships with the package."""
+    if name != "embedded":
+        return name
+    if not (EMBEDDED / "model.safetensors").exists():
+        raise ModelError(f"the embedded base is missing ({EMBEDDED}); reinstall selfedit, or set model.path")
+    return str(EMBEDDED)
+
+
+def load_engine(settings: Settings) -> Engine:
+    """The engine that these settings ask for."""
+    from ..engine.torch_engine import TorchEngine
+
+    model = settings.model
+    return TorchEngine.load(
+        model_path(model.path),
+        dtype=model.dtype,
+        trust_remote_code=model.trust_remote_code,
+        allow_pickle=model.allow_pickle,
+        members_at_once=model.members_at_once,
+        device=model.device,
+        targets=model.targets,
+    )
+
+
+def load_source(settings: Settings) -> TaskSource:
+    """The task source that these settings ask for."""
+    if settings.tasks.source == "world":
+        return WorldSource(settings.tasks, settings.seed)
+    return FileSource(settings.tasks, settings.seed)
+
+
+def general_style(line: str) -> str:
+    """The style of an edit's line where the world's wordings mean nothing."""
+    return "question-answer" if "?" in line else "statement"
+
+
+def plan(settings: Settings) -> dict[str, Any]:
+    """What a run will do, and the arithmetic of it. ``estimated_seconds`` is known for the embedded base only (measured)."""
+    t, e, i = settings.tasks, settings.edits, settings.inner
+    training = settings.rounds * t.per_round * e.per_task * i.seeds
+    looks = (settings.rounds + 1) * t.dev
+    rungs = set(settings.ladder.rungs)
+    whole = {
+        "passage_only",
+        "base_edits",
+        "base_self_qa",
+        "perfect_edits",
+        "rl_edits_base_learner",
+        "passage_only_rl_learner",
+    }
+    ladder = len(rungs & whole) * t.evaluation
+    if "rounds" in rungs:
+        ladder += t.evaluation + (settings.rounds - 1) * min(t.evaluation, settings.ladder.middle_tasks)
+    if "best_of_k" in rungs:
+        ladder += min(t.evaluation, settings.ladder.oracle_tasks) * e.per_task
+    if rungs & {"passage_only", "passage_only_rl_learner"} and len(settings.ladder.passage_lr_factors) > 1:
+        ladder += len(settings.ladder.passage_lr_factors) * t.dev
+    total = training + looks + ladder
+    lines = [
+        f"model      {settings.model.path} ({settings.model.dtype})",
+        f"tasks      {t.source}; ladder on {t.evaluation} held-out tasks of split {t.split}",
+        f"training   {settings.rounds} rounds x {t.per_round} tasks x {e.per_task} edits x {i.seeds} seed(s) "
+        f"= {training} inner loops",
+        f"guards     {settings.rounds + 1} looks x {t.dev} development tasks = {looks} inner loops",
+        f"ladder     {', '.join(settings.ladder.rungs)} = {ladder} inner loops",
+        f"total      {total} inner loops x {i.steps} steps x up to {i.batch_size} sequences, rank {i.rank}",
+    ]
+    return {"lines": lines, "inner_loops": total, "estimated_seconds": None}
+
+
+def run_experiment(settings: Settings, directory: Path, on_event: OnEvent = ignore_event) -> dict[str, Any]:
+    """Run (or go on with, or look up) the experiment of ``settings`` in ``directory``; returns the summary.
+
+    Raises `SelfEditError`s that say what to do; whatever was committed stays and the same call goes on from it.
+    """
+    from ..report.html import write_report
+
+    with open_run(directory, settings, on_event) as run:
+        finished = directory / "summary.json"
+        if finished.exists():
+            summary: dict[str, Any] = json.loads(finished.read_text())
+        else:
+            summary = _run(run)
+            write_atomically(finished, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+        write_report(summary, directory / "report.html")
+        run.emit("done", summary=summary, directory=str(directory))
+        return summary
+
+
+def _run(run: Run) -> dict[str, Any]:
+    settings, began = run.settings, time.perf_counter()
+    run.emit("plan", **plan(settings))
+    source, engine = load_source(settings), load_engine(settings)
+    before = run.once("base", lambda: {"sha256": engine.base_sha256()})["sha256"]
+    if engine.base_sha256() != before:
+        raise ModelError(f"{settings.model.path}: its weights are not those that this run started with")
+    if settings.tasks.split == "test":
+        _ledger(run)
+    work = Work(run, engine, style_of if settings.tasks.source == "world" else general_style)
+    tasks, dev = source.evaluation(), source.dev()
+    _follow_before(run, tasks[0])
+    trained = reinforce(work, source)
+    rungs = Ladder(work, trained, tasks, dev).climb()
+    summary = _summary(run, trained, rungs, engine, before)
+    summary["timing"] = {
+        "total_seconds": round(time.perf_counter() - began, 1),
+        "stages": _stage_seconds(run.seconds()),
+    }
+    return summary
+
+
+def _ledger(run: Run) -> None:
+    """Append this look at the test split to the ledger beside the runs (once per run)."""
+    file = run.directory.parent / "test-ledger.jsonl"
+
+    def append() -> dict[str, Any]:
+        row = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "run": run.directory.name,
+            "settings_sha256": run.settings.sha256(),
+            "draw_seed": run.settings.seed,
+        }
+        with file.open("a", encoding="utf-8") as ledger:
+            ledger.write(json.dumps(row) + "\n")
+        return {"ledger": file.name}
+
+    run.once("ledger", append)
+
+
+def _follow_before(run: Run, task: Task) -> None:
+    run.emit("passage", context=task.text, question_count=len(task.probes))
+
+
+def _stage_seconds(chunks: dict[str, float]) -> dict[str, float]:
+    """Wall clock by the first parts of the chunks' keys."""
+    stages: dict[str, float] = {}
+    for key, seconds in chunks.items():
+        parts = key.split("/")
+        name = "/".join(parts[:2]) if parts[0] == "ladder" else parts[0]
+        stages[name] = round(stages.get(name, 0.0) + seconds, 3)
+    return stages
+
+
+def _summary(run: Run, trained: Trained, rungs: dict[str, Rung], engine: Engine, before: str) -> dict[str, Any]:
+    settings = run.settings
+    last = f"round_{len(trained.policies) - 1}"
+    notes = []
+    no_edit = rungs.get("no_edit")
+    if no_edit is not None and all(sum(rung.accuracy) == 0 for rung in rungs.values()):
+        notes.append(
+            "No rung answered anything right: with random weights that is expected, and the numbers mean nothing."
+        )
+    return {
+        "ladder": [rung.row() for rung in rungs.values()],
+        "paired": paired_rows(rungs, last),
+        "rounds": trained.rows,
+        "by_kind": by_kind(rungs),
+        "per_task": {name: dict(zip((t.id for t in r.tasks), r.accuracy, strict=True)) for name, r in rungs.items()},
+        "style_shares": {name: _styles(rung, settings) for name, rung in rungs.items() if rung.texts},
+        "verbatim_share": verbatim_share(rungs),
+        "examples": _examples(rungs, last, settings),
+        "notes": notes,
+        "base_sha256_before": before,
+        "base_sha256_after": engine.base_sha256(),
+        "seed": settings.seed,
+        "settings": settings.model_dump(mode="json"),
+        "settings_sha256": settings.sha256(),
+        "selfedit_version": version("selfedit"),
+    }
+
+
+def _style(settings: Settings, line: str) -> str:
+    return style_of(line) if settings.tasks.source == "world" else general_style(line)
+
+
+def _styles(rung: Rung, settings: Settings) -> dict[str, float]:
+    lines = [_style(settings, line) for text in rung.texts for line in edit_lines(text)]
+    return {style: lines.count(style) / len(lines) for style in sorted(set(lines))}
+
+
+def _examples(rungs: dict[str, Rung], last: str, settings: Settings, n: int = 4) -> list[dict[str, Any]]:
+    """A few tasks followed through: what was written before and after, and the probes' answers."""
+    stages = [name for name in ("no_edit", "base_edits", last) if name in rungs]
+    if not stages:
+        return []
+    examples = []
+    for i, task in enumerate(rungs[stages[0]].tasks[:n]):
+        rows = []
+        for name in stages:
+            rung = rungs[name]
+            text = rung.texts[i] if rung.texts else ""
+            lines = [{"text": line, "style": _style(settings, line)} for line in edit_lines(text)]
+            rows.append(
+                {"rung": name, "edit": text, "lines": lines, "answers": [_answer_row(a) for a in rung.answers[i]]}
+            )
+        examples.append({"task_id": task.id, "family": task.family, "context": task.text, "stages": rows})
+    return examples
+
+
+def _answer_row(answer: Answer) -> dict[str, Any]:
+    return {
+        "question": answer.question,
+        "gold": answer.gold,
+        "text": answer.text,
+        "correct": answer.correct,
+        "kind": answer.kind,
+    }

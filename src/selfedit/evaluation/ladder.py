@@ -1,0 +1,268 @@
+"""The ladder: several ways of preparing a model for the same held-out probes, compared on the same tasks, paired.
+
+Every trained rung gets the same number of optimiser steps, from the same seeds task by task. An edit that is unusable or
+diverged leaves the model as it was, so its task keeps the un-edited accuracy; how many did is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..config import Form
+from ..edits.text import ParsedEdit, edit_lines
+from ..engine.base import Adapter
+from ..loop import Trained
+from ..rewards.outcomes import parse_edit, parse_passage
+from ..stats import bootstrap, paired
+from ..types import Answer, Outcome, Task
+from ..work import Work
+
+
+@dataclass
+class Rung:
+    """One rung's result: per task its accuracy and answers; ``texts`` the edits where it has any."""
+
+    name: str
+    tasks: list[Task]
+    accuracy: list[float]
+    answers: list[tuple[Answer, ...]]
+    steps: int = 0
+    trained_tokens: float = 0.0
+    failed: int = 0
+    texts: list[str] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """The ladder's row for summary and report."""
+        interval = bootstrap(self.accuracy)
+        return {
+            "rung": self.name,
+            "accuracy": interval.mean,
+            "low": interval.low,
+            "high": interval.high,
+            "n_tasks": len(self.tasks),
+            "n_probes": sum(len(task.probes) for task in self.tasks),
+            "steps": self.steps,
+            "trained_tokens": round(self.trained_tokens),
+            "failed_edits": self.failed,
+        }
+
+
+class Ladder:
+    """Climbs the configured rungs. ``trained`` holds the policy after each round."""
+
+    def __init__(self, work: Work, trained: Trained, tasks: Sequence[Task], dev: Sequence[Task]) -> None:
+        self.work, self.trained = work, trained
+        self.tasks, self.dev = list(tasks), list(dev)
+        self.settings = work.settings
+        self.rungs: dict[str, Rung] = {}
+        self._untouched: dict[str, Rung] = {}
+
+    def climb(self) -> dict[str, Rung]:
+        """Every configured rung that these tasks can have, in the order of the settings."""
+        steps = {
+            "no_edit": lambda: self._add(self._no_edit(None)),
+            "passage_only": lambda: self._add(self._passage("passage_only", None)),
+            "base_edits": lambda: self._add(self._written("base_edits", None, None, self.tasks)),
+            "base_self_qa": lambda: self._add(self._written("base_self_qa", None, None, self.tasks, "self_qa")),
+            "rounds": self._rounds,
+            "best_of_k": self._best_of_k,
+            "perfect_edits": self._perfect,
+            "rl_edits_base_learner": lambda: self._add(
+                self._written("rl_edits_base_learner", self._last, None, self.tasks)
+            ),
+            "passage_only_rl_learner": lambda: self._add(self._passage("passage_only_rl_learner", self._last)),
+            "in_context": self._in_context,
+        }
+        for name in self.settings.ladder.rungs:
+            steps[name]()
+        return self.rungs
+
+    @property
+    def _last(self) -> Adapter | None:
+        return self.trained.policies[-1]
+
+    def _add(self, rung: Rung) -> None:
+        self.rungs[rung.name] = rung
+        self.work.run.emit("rung", **rung.row())
+
+    def _stage(self, name: str, text: str, total: int) -> None:
+        self.work.run.emit("stage", name=f"ladder/{name}", text=text, total=total)
+
+    def _no_edit(self, learner: Adapter | None) -> Rung:
+        """The learner's answers without the passage and without an edit, asked once for each learner."""
+        key = "base" if learner is None else learner.sha256[:16]
+        if key not in self._untouched:
+            answers = self.work.answers(f"ladder/no_edit-{key}", learner, self.tasks, open_book=False)
+            self._untouched[key] = self._rung("no_edit", self.tasks, answers)
+        return self._untouched[key]
+
+    def _rung(self, name: str, tasks: list[Task], answers: Sequence[tuple[Answer, ...]]) -> Rung:
+        values = [self.work.rewarder.value(task, row) for task, row in zip(tasks, answers, strict=True)]
+        return Rung(name, tasks, values, list(answers))
+
+    def _in_context(self) -> None:
+        self._stage("in_context", "The ceiling: the base with the passage in view", 0)
+        answers = self.work.answers("ladder/in_context", None, self.tasks, open_book=True)
+        self._add(self._rung("in_context", self.tasks, answers))
+
+    def _tried(
+        self,
+        name: str,
+        learner: Adapter | None,
+        tasks: list[Task],
+        parsed: Sequence[ParsedEdit],
+        lr: float | None = None,
+    ) -> Rung:
+        """One edit a task, tried on the learner."""
+        untouched = self._no_edit(learner)
+        before = self.work.before(f"ladder/{name}", learner, tasks)
+        trials = [
+            self.work.trial("ladder", f"{task.id}#0", task, edit) for task, edit in zip(tasks, parsed, strict=True)
+        ]
+        outcomes = self.work.outcomes(f"ladder/{name}", learner, trials, before, lr)
+        at = {task.id: i for i, task in enumerate(self.tasks)}
+        accuracy, answers = [], []
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            ok = outcome.reward is not None
+            accuracy.append(outcome.reward if outcome.reward is not None else untouched.accuracy[at[task.id]])
+            answers.append(outcome.answers if ok else untouched.answers[at[task.id]])
+        return Rung(
+            name, tasks, accuracy, answers, self.settings.inner.steps, _mean_tokens(outcomes), _failed(outcomes)
+        )
+
+    def _passage(self, name: str, learner: Adapter | None) -> Rung:
+        lr = self._passage_lr()
+        self._stage(name, "Training on the raw passage alone, with the same number of steps", len(self.tasks))
+        parsed = [parse_passage(self.work.engine, self.settings, task) for task in self.tasks]
+        return self._tried(name, learner, self.tasks, parsed, lr)
+
+    def _passage_lr(self) -> float:
+        """The learning rate that suits raw passages best, chosen on development tasks (a fair chance for the baseline)."""
+        rates = [self.settings.inner.lr * factor for factor in self.settings.ladder.passage_lr_factors]
+        if len(rates) == 1:
+            return rates[0]
+        self._stage(
+            "passage-lr",
+            "Choosing passage-only's best learning rate on development passages",
+            len(rates) * len(self.dev),
+        )
+        parsed = [parse_passage(self.work.engine, self.settings, task) for task in self.dev]
+        before = self.work.before("ladder/passage-lr", None, self.dev)
+        means = []
+        for rate in rates:
+            trials = [self.work.trial("dev", f"{t.id}#0", t, p) for t, p in zip(self.dev, parsed, strict=True)]
+            outcomes = self.work.outcomes(f"ladder/passage-lr-{rate:g}", None, trials, before, rate)
+            means.append(sum(o.reward or 0.0 for o in outcomes) / len(outcomes))
+        return rates[means.index(max(means))]
+
+    def _written(
+        self, name: str, writer: Adapter | None, learner: Adapter | None, tasks: list[Task], form: Form | None = None
+    ) -> Rung:
+        who = "the base" if writer is None else "the trained policy"
+        self._stage(
+            name,
+            f"Self-edits by {who}{' (question-answer prompt)' if form else ''}, learned and tested",
+            2 * len(tasks),
+        )
+        edits = self.work.edits(f"ladder/{name}", writer, tasks, 1, form)
+        parsed = [self.work.parsed(edit, task) for edit, task in zip(edits, tasks, strict=True)]
+        rung = self._tried(name, learner, tasks, parsed)
+        rung.texts = [edit.text for edit in edits]
+        return rung
+
+    def _rounds(self) -> None:
+        last = len(self.trained.policies) - 1
+        for number, policy in enumerate(self.trained.policies[1:], start=1):
+            tasks = self.tasks if number == last else self.tasks[: self.settings.ladder.middle_tasks]
+            self._add(self._written(f"round_{number}", policy, policy, tasks))
+
+    def _best_of_k(self) -> None:
+        """An oracle that sees the probes: the best of k base edits on each task."""
+        k, tasks = self.settings.edits.per_task, self.tasks[: self.settings.ladder.oracle_tasks]
+        self._stage("best_of_k", f"An oracle: the best of {k} base edits on each passage", 2 * k * len(tasks))
+        edits = self.work.edits("ladder/best_of_k", None, tasks, k)
+        before = {t.id: b for t, b in zip(tasks, self.work.before("ladder/best_of_k", None, tasks), strict=True)}
+        by_id = {task.id: task for task in tasks}
+        trials = [
+            self.work.trial("ladder", e.id, by_id[e.task_id], self.work.parsed(e, by_id[e.task_id])) for e in edits
+        ]
+        outcomes = self.work.outcomes("ladder/best_of_k", None, trials, [before[t.task.id] for t in trials])
+        untouched = self._no_edit(None)
+        accuracy, answers = [], []
+        for i in range(len(tasks)):
+            tried = [o for o in outcomes[i * k : (i + 1) * k] if o.reward is not None]
+            best = max(tried, key=lambda o: o.reward or 0.0, default=None)
+            accuracy.append(untouched.accuracy[i] if best is None else best.reward or 0.0)
+            answers.append(untouched.answers[i] if best is None else best.answers)
+        steps = self.settings.inner.steps
+        self._add(Rung("best_of_k", tasks, accuracy, answers, steps, _mean_tokens(outcomes), _failed(outcomes)))
+
+    def _perfect(self) -> None:
+        """Known-good edits, where the task source has them."""
+        tasks = [task for task in self.tasks if task.gold_edit]
+        if not tasks:
+            return
+        self._stage("perfect_edits", "Perfect edits from the world's own templates", len(tasks))
+        parsed = [parse_edit(self.work.engine, self.settings, task, task.gold_edit) for task in tasks]
+        rung = self._tried("perfect_edits", None, tasks, parsed)
+        rung.texts = [task.gold_edit for task in tasks]
+        self._add(rung)
+
+
+def _mean_tokens(outcomes: Sequence[Outcome]) -> float:
+    return sum(o.trained_tokens for o in outcomes) / max(1, len(outcomes))
+
+
+def _failed(outcomes: Sequence[Outcome]) -> int:
+    return sum(o.status != "ok" for o in outcomes)
+
+
+def paired_rows(rungs: dict[str, Rung], last_round: str) -> list[dict[str, Any]]:
+    """Differences a - b on the tasks that both rungs have, for the pairs that carry the claims."""
+    pairs = [
+        ("passage_only", "no_edit"),
+        ("base_edits", "passage_only"),
+        ("base_edits", "no_edit"),
+        (last_round, "base_edits"),
+        (last_round, "passage_only"),
+        (last_round, "base_self_qa"),
+        ("perfect_edits", last_round),
+        (last_round, "rl_edits_base_learner"),
+        ("rl_edits_base_learner", "base_edits"),
+        ("passage_only_rl_learner", "passage_only"),
+        (last_round, "passage_only_rl_learner"),
+        ("best_of_k", "base_edits"),
+    ]
+    rows = []
+    for a, b in pairs:
+        if a in rungs and b in rungs:
+            x, y = (dict(zip((t.id for t in r.tasks), r.accuracy, strict=True)) for r in (rungs[a], rungs[b]))
+            both = [task_id for task_id in x if task_id in y]
+            difference = paired([x[i] for i in both], [y[i] for i in both])
+            rows.append({"a": a, "b": b, "difference": difference.mean, "low": difference.low, "high": difference.high})
+    return rows
+
+
+def by_kind(rungs: dict[str, Rung]) -> list[dict[str, Any]]:
+    """Accuracy by kind of probe (over probes) of every rung."""
+    rows = []
+    for rung in rungs.values():
+        kinds: dict[str, list[bool]] = {}
+        for answers in rung.answers:
+            for answer in answers:
+                kinds.setdefault(answer.kind or "all", []).append(answer.correct)
+        rows += [{"rung": rung.name, "kind": k, "accuracy": sum(v) / len(v), "n": len(v)} for k, v in kinds.items()]
+    return rows
+
+
+def verbatim_share(rungs: dict[str, Rung]) -> float:
+    """Share of held-out probes whose question stands word for word in some edit of their own task."""
+    found = total = 0
+    for rung in rungs.values():
+        for task, text in zip(rung.tasks, rung.texts, strict=False):
+            lines = " ".join(edit_lines(text)).casefold()
+            total += len(task.probes)
+            found += sum(probe.question.casefold() in lines for probe in task.probes)
+    return found / total if total else 0.0

@@ -1,0 +1,1 @@
+"""Gates and monitors: what a new policy has to keep."""

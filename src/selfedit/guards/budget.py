@@ -1,0 +1,91 @@
+"""The first guards: four budgets that a round's new policy has to keep, or the round is rolled back.
+
+- ``kl``: mean KL(policy || base) per token on anchor texts; forgetting follows it (arXiv 2509.04259).
+- ``retention``: closed-book accuracy on what the base knows by heart, against the base's own.
+- ``norm_ratio``: the largest ||dW|| / ||W|| over modules, a cheap alarm.
+- ``dev_accuracy``: what the policy's edits do for development tasks, against the best round so far; a training reward that
+  rises while this falls is the sign of a reward being gamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..config import GuardSettings, Templates
+from ..edits.text import answer_prompt, gold_text
+from ..engine.base import Adapter, Engine
+from ..types import Probe, Task, TrainSequence
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the guards measured of one policy. ``retention`` is None where the task source knows no such questions."""
+
+    kl: float
+    retention: float | None
+    norm_ratio: float
+    dev_accuracy: float
+
+
+def anchor_sequences(engine: Engine, texts: Sequence[str]) -> list[TrainSequence]:
+    """Anchor texts as sequences in which every token but the first is measured."""
+    rows = [engine.encode_prompt(text)[: engine.window] for text in texts]
+    return [TrainSequence(tuple(ids), (False, *[True] * (len(ids) - 1))) for ids in rows if len(ids) > 1]
+
+
+def retention(engine: Engine, probes: Sequence[Probe], templates: Templates) -> float | None:
+    """Share of closed-book ``probes`` that the mounted model's greedy answer gets right."""
+    if not probes:
+        return None
+    nowhere = Task("known", "", (), ())
+    pairs = [
+        (
+            engine.encode_prompt(answer_prompt(nowhere, probe, templates)),
+            [*engine.encode(gold_text(probe, templates)), engine.eos_id],
+        )
+        for probe in probes
+    ]
+    scored = engine.score(None, [pairs])[0]
+    return sum(s.greedy for s in scored) / len(scored)
+
+
+def over_budget(figures: Figures, base: Figures, best_dev: float, limits: GuardSettings) -> list[str]:
+    """In plain words, each budget that ``figures`` break."""
+    reasons = []
+    if not figures.kl <= limits.max_kl:
+        reasons.append(f"KL to the base on anchors is {figures.kl:.3f} nats, over {limits.max_kl}")
+    if not figures.norm_ratio <= limits.max_norm_ratio:
+        reasons.append(f"the policy's change has norm ratio {figures.norm_ratio:.3f}, over {limits.max_norm_ratio}")
+    if figures.retention is not None and base.retention is not None:
+        lost = base.retention - figures.retention
+        if lost > limits.max_retention_drop:
+            reasons.append(f"closed-book accuracy fell by {lost:.3f}, over {limits.max_retention_drop}")
+    dropped = best_dev - figures.dev_accuracy
+    if dropped > limits.max_dev_drop:
+        reasons.append(f"development accuracy fell by {dropped:.3f} from the best round's, over {limits.max_dev_drop}")
+    return reasons
+
+
+def measure(
+    engine: Engine,
+    policy: Adapter | None,
+    anchors: Sequence[TrainSequence],
+    known: Sequence[Probe],
+    templates: Templates,
+    dev_accuracy: float,
+) -> Figures:
+    """The figures of a policy; it is left mounted."""
+    engine.mount(policy)
+    return Figures(
+        kl=engine.token_kl(anchors) if policy is not None and anchors else 0.0,
+        retention=retention(engine, known, templates),
+        norm_ratio=engine.norm_ratio(policy) if policy is not None else 0.0,
+        dev_accuracy=dev_accuracy,
+    )
+
+
+def as_row(figures: Figures, limits: GuardSettings) -> dict[str, Any]:
+    """For journal and report."""
+    return {**asdict(figures), "limits": limits.model_dump(exclude={"anchors"})}

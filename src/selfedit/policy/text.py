@@ -1,0 +1,55 @@
+"""The policy that writes self-edits as text: the base, and an adapter that reinforcement learning trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..config import EditSettings, Templates, sub_seed
+from ..edits.text import prompt_for
+from ..engine.base import Adapter, Engine
+from ..types import Edit, Task
+
+
+@dataclass(frozen=True)
+class TextPolicy:
+    """A text policy; ``adapter`` None is the bare base. Its hash names what wrote an edit (the on-policy check)."""
+
+    engine: Engine
+    adapter: Adapter | None
+    templates: Templates
+    settings: EditSettings
+
+    @property
+    def hash(self) -> str:
+        """The adapter's hash, or ``base``."""
+        return "base" if self.adapter is None else self.adapter.sha256
+
+    def propose(self, tasks: Sequence[Task], k: int, seed: int, form: str = "") -> list[Edit]:
+        """``k`` self-edits for each task, in the order of the tasks; an edit's seed depends on its task and number alone."""
+        form = form or self.settings.form
+        owners = [(task, index, sub_seed(seed, "edit", task.id, index)) for task in tasks for index in range(k)]
+        prompts = {task.id: prompt_for(task, form, self.templates) for task in tasks}
+        ids = {task_id: self.engine.encode_prompt(prompt) for task_id, prompt in prompts.items()}
+        self.engine.mount(self.adapter)
+        completions = self.engine.sample(
+            [ids[task.id] for task, _, _ in owners],
+            [edit_seed for _, _, edit_seed in owners],
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+        )
+        return [
+            Edit(
+                task_id=task.id,
+                index=index,
+                form=form,
+                prompt=prompts[task.id],
+                completion=completion,
+                temperature=self.settings.temperature,
+                top_p=self.settings.top_p,
+                seed=edit_seed,
+                policy_hash=self.hash,
+            )
+            for (task, index, edit_seed), completion in zip(owners, completions, strict=True)
+        ]

@@ -1,0 +1,1 @@
+"""Numbers from outcomes; one grader or reward a file."""

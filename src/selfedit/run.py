@@ -1,0 +1,203 @@
+"""A run on disk: settings, journal, checkpoints, lock. Nothing is lost, nothing is done twice.
+
+Work is planned in chunks with stable keys. `Run.once` returns a chunk's committed data or computes and commits it whole, so
+a run that was killed is the same straight-line program run again: finished chunks come from the journal, the torn one is
+redone. Everything a chunk depends on is decided by the settings and earlier chunks; wall clock is kept apart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from .config import Settings, differing_fields
+from .errors import DiskError, RunError
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+_SCHEMA = """
+create table if not exists chunks (
+    seq integer primary key, key text not null unique, stage text not null, round integer, data text not null
+);
+create table if not exists timing (key text primary key, seconds real not null);
+create table if not exists meta (name text primary key, value text not null);
+create view if not exists edits as
+    select c.round, e.value ->> 'task_id' as task_id, e.value ->> 'index' as "index", e.value ->> 'form' as form,
+           e.value ->> 'context_sha256' as context_sha256, e.value ->> 'prompt' as prompt, e.value ->> 'text' as text,
+           e.value ->> 'policy_hash' as policy_hash, e.value ->> 'seed' as seed
+    from chunks c, json_each(c.data, '$.edits') e where c.stage = 'propose';
+create view if not exists outcomes as
+    select c.round, c.stage, o.value ->> 'edit_id' as edit_id, o.value ->> 'seed' as seed, o.value ->> 'status' as status,
+           o.value ->> 'reason' as reason, o.value ->> 'reward' as reward, o.value ->> 'gain' as gain,
+           o.value ->> 'trained_tokens' as trained_tokens, o.value ->> 'adapter_sha256' as adapter_sha256
+    from chunks c, json_each(c.data, '$.outcomes') o;
+create view if not exists answers as
+    select c.round, c.stage, o.value ->> 'edit_id' as edit_id, a.value ->> 'question' as question,
+           a.value ->> 'gold' as gold, a.value ->> 'text' as text, a.value ->> 'correct' as correct,
+           a.value ->> 'logprob' as logprob, a.value ->> 'kind' as kind
+    from chunks c, json_each(c.data, '$.outcomes') o, json_each(o.value, '$.answers') a;
+create view if not exists decisions as
+    select c.round, c.data ->> 'verdict' as verdict, c.data ->> 'reasons' as reasons, c.data ->> 'guards' as guards
+    from chunks c where c.stage = 'settle';
+"""
+
+
+def ignore_event(kind: str, data: dict[str, Any]) -> None:
+    """The listener of a run that nobody watches."""
+
+
+class Run:
+    """One run directory, locked while it is open. Use `open_run`."""
+
+    def __init__(self, directory: Path, settings: Settings, on_event: OnEvent, lock: IO[str]) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.emit_to = on_event
+        self._lock = lock
+        self._db = sqlite3.connect(directory / "journal.db", isolation_level=None)
+        self._db.execute("pragma journal_mode = wal")
+        self._db.execute("pragma synchronous = full")
+        self._db.executescript(_SCHEMA)
+
+    def emit(self, kind: str, **data: Any) -> None:
+        """Tell whoever watches."""
+        self.emit_to(kind, data)
+
+    def rounds(self) -> Iterator[int]:
+        """The numbers of the rounds of reinforcement learning, from 1."""
+        yield from range(1, self.settings.rounds + 1)
+
+    def done(self, key: str) -> dict[str, Any] | None:
+        """A committed chunk's data, or None."""
+        row = self._db.execute("select data from chunks where key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def once(self, key: str, compute: Callable[[], dict[str, Any]], round: int | None = None) -> dict[str, Any]:
+        """The chunk ``key``: from the journal, or computed and committed whole. Its stage is the key's second-last part.
+
+        Files that belong to the chunk must be in place (`replace_directory`) when ``compute`` returns. NaN is refused: JSON
+        has none, and a failure must say so in a status.
+        """
+        committed = self.done(key)
+        if committed is not None:
+            return committed
+        began = time.perf_counter()
+        data = json.dumps(compute(), allow_nan=False)
+        parts = key.split("/")
+        stage = parts[-2] if len(parts) > 1 and parts[-1].isdigit() else parts[-1]
+        try:
+            with self._transaction():
+                self._db.execute(
+                    "insert into chunks (key, stage, round, data) values (?, ?, ?, ?)", (key, stage, round, data)
+                )
+                self._db.execute(
+                    "insert or replace into timing values (?, ?)", (key, round_seconds(time.perf_counter() - began))
+                )
+        except sqlite3.OperationalError as error:
+            raise DiskError(
+                f"{self.directory}: {key} can't be committed ({error}); free some space and run again"
+            ) from None
+        # What was just computed and what a resumed run reads must be the same object (tuples become lists, keys strings).
+        result: dict[str, Any] = json.loads(data)
+        return result
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("begin immediate")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("rollback")
+            raise
+        self._db.execute("commit")
+
+    def seconds(self) -> dict[str, float]:
+        """Wall clock by chunk."""
+        return dict(self._db.execute("select key, seconds from timing order by key").fetchall())
+
+    def close(self) -> None:
+        """Close the journal and let go of the lock."""
+        self._db.close()
+        self._lock.close()
+
+
+def round_seconds(seconds: float) -> float:
+    """Seconds to the millisecond."""
+    return float(f"{seconds:.3f}")
+
+
+@contextmanager
+def open_run(directory: Path, settings: Settings, on_event: OnEvent = ignore_event) -> Iterator[Run]:
+    """Open (or create) a run directory under a lock that dies with the process.
+
+    Raises `RunError` if another process has it or it holds other settings (naming the fields), `DiskError` if it can't be
+    written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("w")
+    except OSError as error:
+        raise DiskError(f"{directory}: can't be written ({error.strerror}); choose another --out") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(
+                f"{directory}: another process is running it; wait for it, or choose another --out"
+            ) from None
+        _check_settings(directory, settings)
+        try:
+            run = Run(directory, settings, on_event, lock)
+        except sqlite3.Error as error:
+            raise RunError(f"{directory}/journal.db: {error}; move it away to start the run anew") from None
+        try:
+            yield run
+        except OSError as error:
+            if isinstance(error, DiskError) or error.errno is None:
+                raise
+            raise DiskError(f"{directory}: {error.strerror}; what was committed is kept, run again to go on") from error
+        finally:
+            run.close()
+
+
+def _check_settings(directory: Path, settings: Settings) -> None:
+    """Write the settings of a new run; refuse a directory that holds others."""
+    file = directory / "settings.json"
+    mine = settings.model_dump(mode="json")
+    if not file.exists():
+        write_atomically(file, json.dumps(mine, indent=2) + "\n")
+        return
+    try:
+        theirs = json.loads(file.read_text())
+    except ValueError:
+        raise RunError(f"{file}: damaged; move the directory away to start the run anew") from None
+    if fields := differing_fields(theirs, mine):
+        raise RunError(f"{directory}: holds a run of other settings ({', '.join(fields)}); choose another --out")
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old or the new one, never half of one."""
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a directory beside ``directory`` and put it in its place, so that it is whole or absent."""
+    fresh = directory.with_name(f".{directory.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    fill(fresh)
+    shutil.rmtree(directory, ignore_errors=True)
+    fresh.rename(directory)

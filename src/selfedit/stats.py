@@ -1,0 +1,59 @@
+"""Means with their error: bootstrap intervals over tasks (and seeds), paired differences.
+
+Accuracy is 0..1, the mean over tasks of the mean over their probes. Intervals are 95 % percentile bootstraps (Efron and
+Tibshirani 1993, chapter 13); a difference is a - b on the same tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
+    """The mean of per-task ``values`` and its interval over tasks. Raises ValueError without values."""
+    return bootstrap_seeds([values], seed)
+
+
+def bootstrap_seeds(values_by_seed: Sequence[Sequence[float]], seed: int = 0) -> Interval:
+    """The mean over seeds of the mean over tasks; seeds are drawn with replacement, and tasks within each seed.
+
+    One seed reduces to a bootstrap over tasks.
+    """
+    rows = [np.asarray(values, dtype=float) for values in values_by_seed]
+    if not rows or any(len(row) == 0 for row in rows):
+        raise ValueError("a mean needs at least one value; no task was evaluated")
+    if not all(np.isfinite(row).all() for row in rows):
+        raise ValueError("a mean needs finite values")
+    rng = np.random.default_rng(seed)
+    resampled = np.stack([_resampled_means(row, rng) for row in rows])  # (seeds, DRAWS)
+    picked = rng.integers(0, len(rows), (len(rows), DRAWS))
+    draws = np.take_along_axis(resampled, picked, axis=0).mean(axis=0)
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return Interval(float(np.mean([row.mean() for row in rows])), float(low), float(high), sum(map(len, rows)))
+
+
+def _resampled_means(row: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    return row[rng.integers(0, len(row), (DRAWS, len(row)))].mean(axis=1)
+
+
+def paired(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interval:
+    """The mean of a - b over the same tasks, and its interval."""
+    if len(a) != len(b):
+        raise ValueError(f"a paired difference needs the same tasks: {len(a)} against {len(b)}")
+    return bootstrap([x - y for x, y in zip(a, b, strict=True)], seed)

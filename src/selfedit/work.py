@@ -1,0 +1,183 @@
+"""The journaled work that the loop and the ladder share: write edits, try them, improve the policy, look at it.
+
+Each method plans its work in chunks, takes committed chunks from the run's journal and computes the rest; the caller reads
+like straight-line code. Which members train together is part of the plan, so a resumed run repeats the same arithmetic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from .algorithms.rest_em import Judged, improve, select
+from .config import Form, Settings, sub_seed
+from .edits.text import ParsedEdit, edit_lines
+from .engine.base import Adapter, Engine
+from .guards.budget import Figures, anchor_sequences, as_row, measure, over_budget
+from .policy.text import TextPolicy
+from .rewards.outcomes import Before, Rewarder, Trial, parse_edit
+from .run import Run, replace_directory
+from .types import Answer, Edit, Outcome, Probe, Task
+
+_EDITS = TypeAdapter(list[Edit])
+_OUTCOMES = TypeAdapter(list[Outcome])
+_BEFORE = TypeAdapter(list[Before])
+_ANSWERS = TypeAdapter(list[tuple[Answer, ...]])
+TASKS_PER_CHUNK = 8
+
+
+class Work:
+    """One run's engine and settings, and what is done with them."""
+
+    def __init__(self, run: Run, engine: Engine, style_of: Callable[[str], str]) -> None:
+        self.run, self.engine, self.style_of = run, engine, style_of
+        self.settings: Settings = run.settings
+        self.rewarder = Rewarder(engine, self.settings)
+
+    def policy(self, adapter: Adapter | None) -> TextPolicy:
+        """The text policy with these weights."""
+        return TextPolicy(self.engine, adapter, self.settings.templates, self.settings.edits)
+
+    def edits(
+        self, key: str, adapter: Adapter | None, tasks: Sequence[Task], k: int, form: Form | None = None
+    ) -> list[Edit]:
+        """``k`` edits a task by the policy with these weights. Seeds depend on ``key``'s first part and the task alone."""
+        edits: list[Edit] = []
+        seed = sub_seed(self.settings.seed, key.split("/")[0])
+        policy = self.policy(adapter)
+        contexts = {task.id: hashlib.sha256(task.text.encode()).hexdigest() for task in tasks}
+        for start in range(0, len(tasks), TASKS_PER_CHUNK):
+            part = tasks[start : start + TASKS_PER_CHUNK]
+
+            def write(part: Sequence[Task] = part) -> dict[str, Any]:
+                rows = _EDITS.dump_python(policy.propose(part, k, seed, form or ""), mode="json")
+                extra = [{"text": r["completion"]["text"], "context_sha256": contexts[r["task_id"]]} for r in rows]
+                return {"edits": [{**row, **more} for row, more in zip(rows, extra, strict=True)]}
+
+            committed = self.run.once(f"{key}/propose/{start}", write, self._round(key))["edits"]
+            known = [{name: row[name] for name in Edit.__dataclass_fields__} for row in committed]
+            edits += _EDITS.validate_python(known)
+            self.run.emit("progress", name=key, done=len(part) * k)
+        return edits
+
+    def before(self, key: str, learner: Adapter | None, tasks: Sequence[Task]) -> list[Before]:
+        """Rewards without an edit."""
+
+        def compute() -> dict[str, Any]:
+            self.engine.mount(learner)
+            return {"before": _BEFORE.dump_python(self.rewarder.before(tasks), mode="json")}
+
+        return _BEFORE.validate_python(self.run.once(f"{key}/before", compute, self._round(key))["before"])
+
+    def answers(
+        self, key: str, learner: Adapter | None, tasks: Sequence[Task], open_book: bool
+    ) -> list[tuple[Answer, ...]]:
+        """Answers of the un-edited learner, with or without the passage in view."""
+
+        def compute() -> dict[str, Any]:
+            self.engine.mount(learner)
+            return {"answers": _ANSWERS.dump_python(self.rewarder.answers(None, tasks, open_book), mode="json")}
+
+        return _ANSWERS.validate_python(self.run.once(f"{key}/answered", compute)["answers"])
+
+    def outcomes(
+        self,
+        key: str,
+        learner: Adapter | None,
+        trials: Sequence[Trial],
+        before: Sequence[Before],
+        lr: float | None = None,
+    ) -> list[Outcome]:
+        """Every trial's outcome; ``before[i]`` belongs to trial i."""
+        outcomes: list[Outcome] = []
+        size = self.settings.model.members_at_once
+        for start in range(0, len(trials), size):
+            part = slice(start, start + size)
+
+            def attempt(part: slice = part) -> dict[str, Any]:
+                self.engine.mount(learner)
+                done = self.rewarder.outcomes(trials[part], before[part], lr)
+                return {"outcomes": _OUTCOMES.dump_python(done, mode="json")}
+
+            committed = self.run.once(f"{key}/apply/{start}", attempt, self._round(key))
+            outcomes += _OUTCOMES.validate_python(committed["outcomes"])
+            self.run.emit("progress", name=key, done=len(trials[part]))
+        return outcomes
+
+    def trials(self, key: str, edits: Sequence[Edit], tasks: Sequence[Task]) -> list[Trial]:
+        """One trial for each edit and inner seed. A task's seeds are the same whichever edit is tried: pairs are fair."""
+        by_id = {task.id: task for task in tasks}
+        return [
+            self.trial(key, edit.id, by_id[edit.task_id], self.parsed(edit, by_id[edit.task_id]), n)
+            for edit in edits
+            for n in range(self.settings.inner.seeds)
+        ]
+
+    def trial(self, key: str, edit_id: str, task: Task, parsed: ParsedEdit, n: int = 0) -> Trial:
+        """A trial whose seed depends on the key's first part, the task and ``n``."""
+        return Trial(edit_id, task, parsed, sub_seed(self.settings.seed, key.split("/")[0], "inner", task.id, n))
+
+    def parsed(self, edit: Edit, task: Task) -> ParsedEdit:
+        """A policy's edit as training sequences."""
+        return parse_edit(self.engine, self.settings, task, edit.text, edit.completion.finished)
+
+    def improve(self, round: int, adapter: Adapter | None, judged: Sequence[Judged]) -> Adapter | None:
+        """The M-step, checkpointed: the same call after a crash loads what was trained."""
+        directory = self.run.directory / "policy" / f"candidate-{round}"
+        winners = select(judged, self.settings.algorithm)
+
+        def train() -> dict[str, Any]:
+            candidate = improve(
+                self.engine, adapter, winners, self.settings.algorithm, sub_seed(self.settings.seed, "round", round)
+            )
+            if candidate is None:
+                return {"winners": 0, "policy": None}
+            replace_directory(directory, candidate.save)
+            return {"winners": len(winners), "policy": candidate.sha256}
+
+        if self.run.once(f"round-{round}/improve", train, round)["policy"] is None:
+            return adapter
+        return self.engine.load_adapter(directory)
+
+    def look(
+        self, round: int, adapter: Adapter | None, dev: Sequence[Task], known: Sequence[Probe]
+    ) -> tuple[Figures, dict[str, float]]:
+        """The guards' figures of a policy, and the shares of styles in what it writes for development tasks."""
+        key = f"look-{round}"
+        before = self.before(key, adapter, dev)
+        edits = self.edits(key, adapter, dev, 1)
+        outcomes = self.outcomes(key, adapter, self.trials(key, edits, dev)[: len(dev)], before)
+        value = [o.reward if o.reward is not None else b.reward for o, b in zip(outcomes, before, strict=True)]
+
+        def compute() -> dict[str, Any]:
+            anchors = anchor_sequences(self.engine, [task.text for task in dev[: self.settings.guards.anchors]])
+            figures = measure(self.engine, adapter, anchors, known, self.settings.templates, sum(value) / len(value))
+            return {"figures": vars(figures)}
+
+        figures = Figures(**self.run.once(f"{key}/guards", compute, round)["figures"])
+        return figures, self.style_shares([edit.text for edit in edits])
+
+    def style_shares(self, texts: Sequence[str]) -> dict[str, float]:
+        """Share of each line style over all lines of ``texts``."""
+        counts = Counter(self.style_of(line) for text in texts for line in edit_lines(text))
+        total = sum(counts.values())
+        return {style: n / total for style, n in sorted(counts.items())}
+
+    def settle(self, round: int, candidate: Figures, base: Figures, best_dev: float, changed: bool) -> dict[str, Any]:
+        """Accept the round's policy or roll it back, with reasons."""
+
+        def decide() -> dict[str, Any]:
+            reasons = over_budget(candidate, base, best_dev, self.settings.guards)
+            verdict = "rolled_back" if reasons else "accepted" if changed else "unchanged"
+            return {"verdict": verdict, "reasons": reasons, "guards": as_row(candidate, self.settings.guards)}
+
+        return self.run.once(f"round-{round}/settle", decide, round)
+
+    @staticmethod
+    def _round(key: str) -> int | None:
+        name, _, number = key.split("/")[0].partition("-")
+        return int(number) if name in ("round", "look") and number.isdigit() else None

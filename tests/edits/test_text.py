@@ -1,0 +1,359 @@
+"""Text self-edits: any text is taken, what is trained on is what was written, within the limits."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from selfedit.config import TEMPLATES, Templates
+from selfedit.edits.text import (
+    PAPER_LIMITS,
+    PAPER_RULES,
+    PLAIN_LIMITS,
+    PLAIN_RULES,
+    EditLimits,
+    EditRules,
+    ParsedEdit,
+    answer_prompt,
+    edit_lines,
+    gold_text,
+    passage_sequences,
+    prompt_for,
+    sequences_for,
+)
+from selfedit.errors import SettingsError
+from selfedit.types import Probe, Task
+
+BOS, EOS = 1, 2
+TASK = Task("t", "Super Bowl", ("The {title} was played.", "It ended {line}."), (Probe("Who won?", "Denver"),))
+WORLD = TEMPLATES["world"]
+SEAL = Templates(
+    implications="List implications.\n\nPassage:\n{title}\n{context}\n\nImplications:\n",
+    rewrite="Rewrite.\n\nPassage:\n{title}\n{context}\n\nRewrite:\n",
+    self_qa="Ask.\n\nPassage:\n{title}\n{context}\n\nQuestion 1: ",
+    answer="Question: Topic: {title}\n{question}\nAnswer:\n",
+    open_book="Passage:\n{title}\n{context}\nQuestion: {question}\nAnswer:\n",
+    line="{title}\n{line}",
+)
+LINE = SEAL.model_copy(update={"line": "{line}"})
+
+
+def encode(text: str) -> list[int]:
+    """One token a byte after BOS. Like real tokenizers it refuses lone surrogates."""
+    return [BOS, *(byte + 3 for byte in text.encode())]
+
+
+def decode(ids: tuple[int, ...]) -> str:
+    return bytes(i - 3 for i in ids if i > EOS).decode(errors="replace")
+
+
+def parse(text: str, templates: Templates = LINE, window: int = 64, **options: Any) -> ParsedEdit:
+    return sequences_for(
+        TASK,
+        text,
+        encode_prompt=encode,
+        eos_id=EOS,
+        window=window,
+        templates=templates,
+        **options,
+    )
+
+
+# Prompts
+
+
+def test_a_context_with_braces_is_left_alone() -> None:
+    assert prompt_for(TASK, "implications", SEAL) == (
+        "List implications.\n\nPassage:\nSuper Bowl\nThe {title} was played.\n\nIt ended {line}.\n\nImplications:\n"
+    )
+    odd = replace(TASK, context=("{context} {0} {} {{question}} %s {",))
+    assert prompt_for(odd, "rewrite", WORLD) == "Passage: {context} {0} {} {{question}} %s {\nRewrite:"
+
+
+def test_other_braces_of_a_template_are_plain_text() -> None:
+    json_form = SEAL.model_copy(update={"implications": 'Write {"lines": []} for {context}'})
+    assert prompt_for(replace(TASK, context=("x",)), "implications", json_form) == 'Write {"lines": []} for x'
+
+
+def test_an_empty_title_takes_its_line_with_it() -> None:
+    untitled = replace(TASK, title="", context=("x",))
+    assert prompt_for(untitled, "implications", SEAL) == "List implications.\n\nPassage:\nx\n\nImplications:\n"
+    assert decode(parse_untitled().sequences[0].ids) == "a fact"
+
+
+def parse_untitled() -> ParsedEdit:
+    task = replace(TASK, title="")
+    return sequences_for(task, "a fact", encode_prompt=encode, eos_id=EOS, window=64, templates=SEAL)
+
+
+def test_probes_are_asked_without_the_passage_unless_open_book() -> None:
+    probe = TASK.probes[0]
+    assert answer_prompt(TASK, probe, WORLD) == " Question: Who won? Answer:"
+    assert "was played" in answer_prompt(TASK, probe, WORLD, open_book=True)
+    assert gold_text(probe, WORLD) == " Denver"
+    assert gold_text(probe, SEAL) == "Denver"  # its prompt ends with a newline
+
+
+def test_an_unknown_form_or_field_is_refused_with_the_choices() -> None:
+    with pytest.raises(SettingsError, match="implications, rewrite, self_qa"):
+        prompt_for(TASK, "open_book", WORLD)
+    with pytest.raises(SettingsError, match=r"\{question\}, which has no value here"):
+        prompt_for(TASK, "rewrite", WORLD.model_copy(update={"rewrite": "{question}"}))
+
+
+# Lines
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (" first\n- second\n-  third", ["first", "second", "third"]),
+        ("1. one\n2) two\n(3) three\n* four\n• five\n•six", ["one", "two", "three", "four", "five", "six"]),
+        ("-5 degrees\n3.14 is pi\n1945. The war ended", ["-5 degrees", "3.14 is pi", "1945. The war ended"]),
+        ("-\n1.\n---\n***\n\n \t\nreal", ["real"]),
+        ("same\nsame", ["same", "same"]),
+        ("Question: Who?\nAnswer: Ann", ["Question: Who? Answer: Ann"]),
+        (
+            "Question 1: Who?\n\nAnswer: Ann\nQuestion 2: Why?\nAnswer: So",
+            ["Question: Who? Answer: Ann", "Question: Why? Answer: So"],
+        ),
+        ("Q: Who?\nA: Ann", ["Question: Who? Answer: Ann"]),
+        (" Who?\nAnswer: Ann\nWhy?\nBecause.", ["Question: Who? Answer: Ann", "Why?", "Because."]),
+        ("**Question:** Who?\n**Answer:** Ann", ["Question: Who? Answer: Ann"]),
+        ("- Question: Who? Answer: Ann\n- Answer: me", ["Question: Who? Answer: Ann", "Answer: me"]),
+        ("Question: Who?\nQuestion: Why?\nAnswer: So", ["Question: Who?", "Question: Why? Answer: So"]),
+        ("Question: Who? Answer: me?\nAnswer: you", ["Question: Who? Answer: me?", "Answer: you"]),
+        ("Question: Who?\na fact\nAnswer: Ann", ["Question: Who?", "a fact", "Answer: Ann"]),
+        ("last Question: Who?\nQuestion: Who?", ["last Question: Who?", "Question: Who?"]),
+        ("nul\x00 and\x1b[0m bell\x07\r\nnext", ["nul  and [0m bell", "next"]),
+        ("half \ud800 pair", ["half \ufffd pair"]),
+        ("北京是首都。\nمدينة", ["北京是首都。", "مدينة"]),
+    ],
+)
+def test_lines_are_what_was_written_without_its_layout(text: str, lines: list[str]) -> None:
+    assert edit_lines(text) == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("1. one\n\n2. two\n- three", ["1. one", "2. two", "- three"]),
+        ("Sure, here they are:\n1. one\n2. two", ["1. one", "2. two"]),
+        ("Let me think.\nImplications:\n1. one", ["1. one"]),
+        ("one\n---\ntwo --- three", ["one", "two", "three"]),
+        (
+            "Who?\nAnswer: Ann\n\nQuestion 2: Why?\nAnswer: So",
+            ["Question 1: Who?\nAnswer: Ann", "Question 2: Why?\nAnswer: So"],
+        ),
+        ("Question 1: Who?\nAnswer: Ann", ["Question 1: Who?\nAnswer: Ann"]),
+    ],
+)
+def test_the_papers_rules_split_as_seal_does(text: str, lines: list[str]) -> None:
+    assert edit_lines(text, PAPER_LIMITS, PAPER_RULES) == lines
+
+
+ODD_TEXTS = st.one_of(
+    st.text(st.characters()),  # any code point, lone surrogates and controls included
+    st.lists(
+        st.sampled_from(
+            [
+                "- ",
+                "1. ",
+                "Question 1:",
+                "Answer:",
+                "Q:",
+                "**",
+                "\n",
+                "\nImplications:",
+                "---",
+                "{",
+                '"lines": [',
+                "\x00",
+                "\u2028",
+                "\ud800",
+                "{title}",
+                "a fact",
+                "  ",
+                "<|endoftext|>",
+                "•",
+                "\r\n",
+                "100) ",
+            ]
+        ),
+        max_size=40,
+    ).map("".join),
+    st.builds(lambda unit, n: unit * n, st.text(min_size=1, max_size=4), st.integers(1, 3000)),
+    st.recursive(
+        st.none() | st.text() | st.floats(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    ).map(json.dumps),
+)
+RULES = st.builds(EditRules, st.sampled_from(["plain", "seal"]), st.booleans(), st.booleans(), st.booleans())
+LIMITS = st.builds(EditLimits, st.integers(1, 8), st.integers(2, 80), st.integers(2, 400), st.integers(1, 100))
+
+
+@settings(max_examples=1600, deadline=None)
+@given(ODD_TEXTS, RULES, LIMITS, st.integers(2, 100), st.sampled_from([WORLD, SEAL]), st.booleans())
+@example("\ud800", PLAIN_RULES, PLAIN_LIMITS, 2, WORLD, True)
+def test_any_completion_is_taken_within_the_limits(
+    text: str, rules: EditRules, limits: EditLimits, window: int, templates: Templates, finished: bool
+) -> None:
+    edit = parse(text, templates, window, rules=rules, limits=limits, finished=finished)
+    assert edit.usable == bool(edit.sequences)
+    assert edit.lines == tuple(edit_lines(text, limits, rules))
+    assert len(edit.lines) <= limits.max_lines
+    assert all(0 < len(line) <= limits.max_line_chars for line in edit.lines)
+    assert edit.truncated <= len(edit.lines)
+    for sequence in edit.sequences:
+        assert 2 <= len(sequence.ids) <= window
+        assert sequence.mask == (False,) + (True,) * (len(sequence.ids) - 1)
+    if edit.usable:
+        own = edit.sequences[: len(edit.lines)] if rules.include_context else edit.sequences
+        assert all(len(sequence.ids) <= limits.max_line_tokens for sequence in own)
+        assert sum(len(sequence.ids) for sequence in own) <= limits.max_tokens
+        assert finished or not rules.require_finished
+    if rules.split == "plain":
+        assert not any(line != line.strip() or "\n" in line for line in edit.lines)
+
+
+@pytest.mark.parametrize("rules", [PLAIN_RULES, PAPER_RULES])
+@pytest.mark.parametrize(
+    "unit", ["Question ", "-\t", "*", "q ", "Answer 1", "1", " ", "\n", "- \n", "Question 1:\n", "•", "---"]
+)
+def test_a_completion_without_end_takes_no_time(unit: str, rules: EditRules) -> None:
+    began = time.process_time()
+    parse(unit * (100_000 // len(unit)), rules=rules)
+    parse("Question" + unit * (100_000 // len(unit)) + "x", rules=rules)
+    assert time.process_time() - began < 2
+
+
+# Sequences
+
+
+def test_every_line_is_a_sequence_that_ends_with_eos() -> None:
+    edit = parse("- one\n- two", SEAL)
+    assert [decode(s.ids) for s in edit.sequences] == ["Super Bowl\none", "Super Bowl\ntwo"]
+    assert all(s.ids[0] == BOS and s.ids[-1] == EOS for s in edit.sequences)
+    assert edit.n_targets == sum(len(s.ids) - 1 for s in edit.sequences)
+    assert parse("one", SEAL, rules=EditRules(append_eos=False)).sequences[0].ids == tuple(encode("Super Bowl\none"))
+
+
+def test_a_long_line_is_cut_counted_and_not_ended() -> None:
+    edit = parse("short\n" + "x" * 100, window=32)
+    assert (edit.truncated, [len(s.ids) for s in edit.sequences]) == (1, [7, 32])
+    assert edit.sequences[1].ids == tuple(encode("x" * 31))
+    by_tokens = parse("x" * 100, limits=EditLimits(max_line_tokens=10))
+    assert (by_tokens.truncated, len(by_tokens.sequences[0].ids)) == (1, 10)
+    by_chars = parse("x" * 100, limits=EditLimits(max_line_chars=10))
+    assert (by_chars.truncated, by_chars.sequences[0].ids) == (1, tuple(encode("x" * 10)))
+
+
+def test_lines_beyond_the_limit_are_dropped_and_counted() -> None:
+    edit = parse("\n".join(f"line {n}" for n in range(10)), limits=EditLimits(max_lines=3))
+    assert (edit.lines, edit.dropped) == (("line 0", "line 1", "line 2"), 7)
+
+
+def test_the_passage_comes_last_in_chunks_that_predict_every_token_once() -> None:
+    edit = parse("one", SEAL, window=20, rules=EditRules(include_context=True))
+    whole = [*encode(f"Super Bowl\n{TASK.text}"), EOS]
+    chunks = edit.sequences[1:]
+    assert chunks == passage_sequences(TASK, encode_prompt=encode, eos_id=EOS, window=20, templates=SEAL)
+    assert [token for chunk in chunks for token in chunk.ids[1:]] == whole[1:]
+    assert all(before.ids[-1] == after.ids[0] for before, after in pairwise(chunks))
+    assert max(len(chunk.ids) for chunk in chunks) == 20
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(2, 40), st.text(min_size=0, max_size=120))
+def test_chunks_of_any_passage_cover_it_exactly(window: int, text: str) -> None:
+    task = replace(TASK, title="", context=(text,))
+    chunks = passage_sequences(task, encode_prompt=encode, eos_id=EOS, window=window, templates=LINE)
+    assert [token for chunk in chunks for token in chunk.ids[1:]] == [*encode(text.strip()), EOS][1:]
+    assert all(2 <= len(chunk.ids) <= window for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "reason"),
+    [
+        ("", {}, "empty"),
+        (" \n\t", {}, "empty"),
+        ("---\n***", {}, "no letter or digit"),
+        ("... !?", {"rules": PAPER_RULES}, "no letter or digit"),
+        ("- ", {}, "no letter or digit"),
+        ("a fact", {"rules": EditRules(require_finished=True), "finished": False}, "cut off at the token limit"),
+        ("a fact\n" * 20, {"limits": EditLimits(max_tokens=100)}, "160 tokens long, over the limit of 100"),
+    ],
+)
+def test_an_unusable_edit_is_invalid_with_its_reason(text: str, options: dict[str, Any], reason: str) -> None:
+    edit = parse(text, **options)
+    assert not edit.usable
+    assert edit.sequences == ()
+    assert reason in edit.reason
+
+
+def test_a_line_of_one_token_teaches_nothing() -> None:
+    edit = sequences_for(TASK, "x", encode_prompt=lambda text: [9], eos_id=None, window=8, templates=LINE)
+    assert (edit.sequences, edit.dropped) == ((), 1)
+    assert "two tokens" in edit.reason
+
+
+def test_an_unfinished_edit_is_used_unless_the_rules_say_otherwise() -> None:
+    assert parse("a fact", finished=False).usable
+
+
+@pytest.mark.parametrize("name", ["max_lines", "max_line_tokens", "max_tokens", "max_line_chars"])
+def test_limits_that_allow_nothing_are_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        EditLimits(**{name: 0})
+
+
+def test_a_window_of_one_token_is_refused() -> None:
+    with pytest.raises(SettingsError, match="window"):
+        parse("x", window=1)
+
+
+# The logged round of SEAL
+
+
+def test_the_papers_rules_hold_on_all_logged_completions(shared_data: Callable[[str], Path]) -> None:
+    articles = json.loads(shared_data("seal/rank_iter0.json").read_text(encoding="utf-8"))["articles"]
+    n_completions = 0
+    for article in articles:
+        task = Task(article["title"], article["title"], (article["context"],), TASK.probes)
+        assert prompt_for(task, "implications", SEAL).endswith(article["prompt"].partition("Passage:")[2])
+        for completion in article["completions"]:
+            n_completions += 1
+            text = completion["text"]
+            edit = sequences_for(
+                task,
+                text,
+                encode_prompt=encode,
+                eos_id=EOS,
+                window=10**6,
+                templates=SEAL,
+                limits=replace(PAPER_LIMITS, max_line_tokens=10**6),
+                rules=PAPER_RULES,
+            )
+            *own, last = [decode(sequence.ids) for sequence in edit.sequences]
+            assert last == f"{article['title']}\n{article['context'].strip()}"
+            assert own == [f"{article['title']}\n{line}" for line in edit.lines]
+            assert 1 <= len(own) <= 30
+            assert edit.truncated == 0
+            asked = text.split("\nImplications:", 1)[-1]  # some of them write the prompt's last line again
+            written = [line.strip() for line in asked.replace("---", "\n").splitlines() if line.strip()]
+            preamble = len(written) > 1 and written[1].startswith("1.")
+            assert list(edit.lines) == written[preamble:][:30]
+            plain = parse(text, SEAL, limits=EditLimits(max_tokens=10**6))  # a token a byte
+            assert plain.usable
+            assert not any(line.startswith(("- ", "1. ", "2. ")) for line in plain.lines)
+    assert n_completions == 250

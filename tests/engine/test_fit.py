@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from made_updates import distance, mixed_updates, prompts, strong, update
+
+from selfedit.engine.fit import lr_at, minibatches
+from selfedit.engine.lora import LoraAdapter, initial_adapter
+from selfedit.engine.reference import peft_fit
+from selfedit.engine.torch_engine import TorchEngine
+from selfedit.errors import UpdateError
+from selfedit.types import TrainSequence, Update
+
+# PEFT 0.21 reads a property that transformers 5.23 renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+
+def start_of(engine: TorchEngine, one: Update) -> LoraAdapter:
+    return initial_adapter(engine._layout, one.rank, one.alpha, one.seed)
+
+
+def same_bits(ours: LoraAdapter, theirs: LoraAdapter) -> bool:
+    return ours.sha256 == theirs.sha256
+
+
+def test_k_members_at_once_get_what_peft_gives_each_alone(
+    family: str, engines: dict[str, TorchEngine], checkpoints: dict[str, Path]
+) -> None:
+    engine, updates = engines[family], mixed_updates()
+    bank = engine.fit(updates)
+    assert not bank.failed
+    references = []
+    for k, one in enumerate(updates):
+        reference, losses = peft_fit(checkpoints[family], one, start_of(engine, one))
+        references.append(reference)
+        assert distance(bank.adapter(k), reference) <= 1e-4
+        assert bank.losses[k] == pytest.approx(losses, rel=1e-5)
+        assert bank.trained_tokens[k] == sum(len(one.sequences[i].ids) for b in minibatches(one) for i in b)
+    asked = [prompts(k, (3, 9)) for k in range(len(updates))]
+    theirs = engine.answer(engine.bank(references), asked, max_new_tokens=8)
+    assert engine.answer(bank, asked, max_new_tokens=8) == theirs
+
+
+def test_training_lowers_the_loss_and_changes_the_answers(llama: TorchEngine) -> None:
+    one = update(1, steps=40, lr=2e-2, batch_size=6)
+    bank = llama.fit([one])
+    assert bank.losses[0][-1] < 0.5 * bank.losses[0][0]
+    asked = [prompts(3, (4, 6, 8))]
+    assert llama.answer(bank, asked, max_new_tokens=8) != llama.answer(None, asked, max_new_tokens=8)
+
+
+def test_only_the_asked_targets_are_trained(checkpoints: dict[str, Path]) -> None:
+    engine = TorchEngine.load(str(checkpoints["qwen2"]), device="cpu", targets="paper")
+    one = update(2)
+    ours = engine.fit([one]).adapter(0)
+    assert {path.rpartition(".")[2] for path in ours.tensors} == {"q_proj", "v_proj"}
+    reference, _ = peft_fit(checkpoints["qwen2"], one, start_of(engine, one), targets=["q_proj", "v_proj"])
+    assert distance(ours, reference) <= 1e-4
+
+
+def test_order_of_members_does_not_matter(llama: TorchEngine) -> None:
+    updates = mixed_updates()
+    forward, backward = llama.fit(updates), llama.fit(updates[::-1])
+    for k in range(len(updates)):
+        assert distance(forward.adapter(k), backward.adapter(len(updates) - 1 - k)) <= 1e-4
+
+
+def test_more_members_than_fit_at_once_train_in_cohorts(llama: TorchEngine, checkpoints: dict[str, Path]) -> None:
+    small = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=2)
+    updates = [*mixed_updates(), update(9, steps=2)]
+    seen: list[tuple[int, int]] = []
+    whole, parts = llama.fit(updates), small.fit(updates, on_step=lambda done, total: seen.append((done, total)))
+    for k in range(len(updates)):
+        assert distance(parts.adapter(k), whole.adapter(k)) <= 1e-4
+    total = sum(one.steps for one in updates)
+    assert seen[-1] == (total, total)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_the_same_call_twice_gives_the_same_bits(llama: TorchEngine) -> None:
+    first, second = llama.fit(mixed_updates()), llama.fit(mixed_updates())
+    assert torch.equal(first.flat, second.flat)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_a_nan_neighbour_changes_no_bit_of_the_others(steps: int, llama: TorchEngine) -> None:
+    healthy = mixed_updates()
+    healthy[1] = replace(healthy[1], steps=steps)
+    sick = list(healthy)
+    sick[1] = replace(sick[1], lr=1e30)
+    well, ill = llama.fit(healthy), llama.fit(sick)
+    assert list(ill.failed) == [1]
+    assert "not finite" in ill.failed[1]
+    assert not ill.flat[1].any()
+    for k in (0, 2, 3):
+        assert same_bits(ill.adapter(k), well.adapter(k))
+        assert ill.losses[k] == well.losses[k]
+    asked = [prompts(k, (5,)) for k in range(4)]
+    assert llama.answer(ill, asked, max_new_tokens=6)[1] == llama.answer(None, asked, max_new_tokens=6)[1]
+
+
+def test_an_infinite_start_is_a_failure_of_its_member(llama: TorchEngine) -> None:
+    one = update(1)
+    start = start_of(llama, one)
+    next(iter(start.tensors.values()))[0][0, 0] = float("inf")
+    bank = llama.fit([one], init=start)
+    assert bank.failed == {0: "loss not finite at step 1"}
+    assert not bank.flat.any()
+
+
+def test_init_continues_from_an_adapter(llama: TorchEngine, checkpoints: dict[str, Path]) -> None:
+    one = update(6)
+    start = strong(start_of(llama, one), size=0.05)
+    reference, _ = peft_fit(checkpoints["llama"], one, start)
+    assert distance(llama.fit([one], init=start).adapter(0), reference, start) <= 1e-4
+
+
+def test_training_on_a_mounted_policy_equals_peft_on_merged_weights(
+    family: str, engines: dict[str, TorchEngine], checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    engine, updates = engines[family], mixed_updates()[:2]
+    policy = strong(start_of(engine, updates[0]), size=0.05)
+    policy.save(tmp_path / "policy")
+    base = AutoModelForCausalLM.from_pretrained(checkpoints[family])
+    merged = PeftModel.from_pretrained(base, tmp_path / "policy").merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    engine.mount(policy)
+    try:
+        bank = engine.fit(updates)
+        ours = engine.answer(bank, [prompts(1, (4, 7)), prompts(2, (9,))], max_new_tokens=8)
+    finally:
+        engine.mount(None)
+    for k, one in enumerate(updates):
+        reference, _ = peft_fit(tmp_path / "merged", one, start_of(engine, one))
+        assert distance(bank.adapter(k), reference) <= 1e-4
+    checkpoint = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    theirs = TorchEngine(checkpoint, engine._tokenizer, name="merged")
+    assert theirs.answer(bank, [prompts(1, (4, 7)), prompts(2, (9,))], max_new_tokens=8) == ours
+
+
+def test_the_base_is_never_mutated_even_by_a_crash(family: str, engines: dict[str, TorchEngine]) -> None:
+    engine = engines[family]
+    before = engine.base_sha256()
+
+    def crash(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    engine.fit(mixed_updates()[:2])
+    with pytest.raises(KeyboardInterrupt):
+        engine.fit(mixed_updates(), on_step=crash)
+    assert engine.base_sha256() == before
+    assert not any(module._forward_hooks for module in engine.model.modules())
+    assert not any(p.requires_grad or p.grad is not None for p in engine.model.parameters())
+
+
+def test_the_base_hash_sees_one_changed_number(checkpoints: dict[str, Path]) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu")
+    before = engine.base_sha256()
+    with torch.no_grad():
+        next(engine.model.parameters())[0, 0] += 1e-3
+    assert engine.base_sha256() != before
+
+
+def test_bf16_trains_close_to_fp32(checkpoints: dict[str, Path], llama: TorchEngine) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", dtype="bf16")
+    ours, exact = engine.fit(mixed_updates()), llama.fit(mixed_updates())
+    assert ours.flat.dtype == torch.float32
+    for k in range(4):
+        assert ours.losses[k] == pytest.approx(exact.losses[k], rel=0.02)
+        assert distance(ours.adapter(k), exact.adapter(k)) < 0.4
+
+
+def test_every_epoch_visits_every_sequence_once() -> None:
+    one = update(3, steps=7, batch_size=4)
+    batches = minibatches(one)
+    assert [len(batch) for batch in batches] == [4, 2, 4, 2, 4, 2, 4]
+    for epoch in range(3):
+        assert Counter(batches[2 * epoch] + batches[2 * epoch + 1]) == Counter(range(6))
+    assert minibatches(one) == batches != minibatches(replace(one, seed=4))
+
+
+def test_learning_rate_falls_to_nought_after_the_last_step() -> None:
+    one = update(1, steps=4, lr=1.0)
+    assert [lr_at(one, step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+    assert lr_at(replace(one, schedule="constant"), 3) == 1.0
+
+
+def text(*ids: int, mask: tuple[bool, ...] | None = None) -> tuple[TrainSequence, ...]:
+    return (TrainSequence(ids, mask if mask is not None else (True,) * len(ids)),)
+
+
+BROKEN = {
+    "sequences: there are none": {"sequences": ()},
+    "sequences[0]: it is empty": {"sequences": text()},
+    "no target tokens": {"sequences": text(5, 6, mask=(True, False))},
+    "mask entries": {"sequences": text(5, 6, mask=(True,))},
+    "outside the vocabulary": {"sequences": text(5, 260)},
+    "model's window of 96": {"sequences": text(*[5] * 97)},
+    "rank: 0 ": {"rank": 0},
+    "rank: 33 ": {"rank": 33},
+    "lr: nan": {"lr": float("nan")},
+    "lr: 0.0": {"lr": 0.0},
+    "lr: inf": {"lr": float("inf")},
+    "steps: 0": {"steps": 0},
+    "batch_size: 0": {"batch_size": 0},
+    "alpha: 0": {"alpha": 0},
+    "weight_decay: -1": {"weight_decay": -1},
+    "max_grad_norm: 0": {"max_grad_norm": 0},
+    "seed: -1": {"seed": -1},
+}
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_an_unusable_update_is_refused_with_member_and_field(reason: str, llama: TorchEngine) -> None:
+    broken = replace(update(1), **BROKEN[reason])
+    assert reason in str(llama.check(broken))
+    with pytest.raises(UpdateError, match="member 1: ") as caught:
+        llama.fit([update(2), broken], on_step=lambda done, total: pytest.fail("it trained"))
+    assert reason in str(caught.value)
+
+
+def test_a_usable_update_passes_the_check(llama: TorchEngine) -> None:
+    assert [llama.check(one) for one in mixed_updates()] == [None] * 4
+
+
+def test_no_updates_is_an_error(llama: TorchEngine) -> None:
+    with pytest.raises(UpdateError):
+        llama.fit([])
+
+
+def test_another_rank_than_the_initial_adapters_is_refused(llama: TorchEngine) -> None:
+    start = start_of(llama, update(1))
+    assert "initial adapter" in str(llama.check(update(1, rank=5), start))
+    with pytest.raises(UpdateError):
+        llama.fit([update(1, rank=5)], init=start)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForMaskedLM, Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
+
+from conftest import byte_tokenizer, tiny_model
+from selfedit.engine.torch_engine import TorchEngine
+from selfedit.errors import ModelError, SettingsError
+
+
+@pytest.fixture
+def copy(checkpoints: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoints["llama"], tmp_path / "copy"))
+
+
+def refused(path: Path | str, match: str, **options: object) -> None:
+    with pytest.raises(ModelError, match=match):
+        TorchEngine.load(str(path), device="cpu", **options)  # type: ignore[arg-type]
+
+
+def test_a_directory_without_a_tokenizer_is_refused(copy: Path) -> None:
+    for file in copy.glob("*token*"):
+        file.unlink()
+    refused(copy, "save the model's own into it")
+
+
+def test_pickled_weights_are_refused_unless_allowed(copy: Path) -> None:
+    state = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    refused(copy, "no weights")
+    torch.save(state, copy / "pytorch_model.bin")
+    refused(copy, "pickled")
+    assert TorchEngine.load(str(copy), device="cpu", allow_pickle=True).window == 96
+
+
+def test_a_checkpoint_with_a_missing_weight_is_refused(copy: Path) -> None:
+    state = load_file(copy / "model.safetensors")
+    state.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    refused(copy, "missing, such as model.layers.1.mlp.up_proj.weight")
+
+
+def test_a_tokenizer_without_an_end_is_refused(copy: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(copy)
+    refused(copy, "end-of-text")
+
+
+def test_what_is_no_model_is_refused(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(tmp_path / "nowhere", "no such directory")
+    refused(tmp_path, "no config.json")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    refused(tmp_path, "it is an adapter")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (copy / "model.safetensors").write_bytes(b"no safetensors")
+    refused(copy, "can't be loaded")
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=260
+    )
+    BertForMaskedLM(config).save_pretrained(copy)
+    refused(copy, "BertForMaskedLM|BertLMHead|missing|can't be loaded")
+
+
+def test_a_model_that_looks_ahead_is_refused(copy: Path) -> None:
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=260
+    )
+    config.is_decoder = True
+    model = BertForMaskedLM(config)
+    with pytest.raises(ModelError):
+        TorchEngine(model, byte_tokenizer())
+
+
+def test_unknown_targets_name_the_modules_there_are(checkpoints: dict[str, Path]) -> None:
+    refused(checkpoints["llama"], "q_proj", targets="c_attn")
+    refused(checkpoints["gpt2"], "cannot be split", targets="paper")
+    assert TorchEngine.load(str(checkpoints["gpt2"]), device="cpu", targets="c_attn, c_fc").window == 96
+
+
+def test_chunk_sizes_below_one_are_refused(checkpoints: dict[str, Path]) -> None:
+    with pytest.raises(SettingsError):
+        TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=0)
+
+
+def test_capped_and_scaled_logits_are_the_models_own() -> None:
+    shape = {
+        "vocab_size": 260,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.3,
+    }
+    torch.manual_seed(0)
+    gemma = Gemma2ForCausalLM(Gemma2Config(**shape, head_dim=8, final_logit_softcapping=2.0))
+    granite = GraniteForCausalLM(GraniteConfig(**shape, logits_scaling=3.0))
+    for model in (gemma, granite):
+        engine = TorchEngine(model, byte_tokenizer())
+        ids = [5, 9, 200, 31, 77]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, 1:-1]
+        expected = torch.log_softmax(logits, -1)[range(3), ids[2:]]
+        ((scored,),) = engine.score(None, [[(ids[:2], ids[2:])]])
+        assert scored.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_prompts_start_a_document_and_continuations_do_not(llama: TorchEngine) -> None:
+    assert llama.encode_prompt("ab") == [1, *llama.encode("ab")]
+    assert llama.decode(llama.encode_prompt("ab é")) == "ab é"
+    assert llama.eos_id == 2
+
+
+def test_special_tokens_spelled_out_are_plain_text(llama: TorchEngine) -> None:
+    for text in ("</s>", "a <s> b</s>", "<|user|>"):
+        assert min(llama.encode(text)) > 3
+        assert llama.encode_prompt(text) == [1, *llama.encode(text)]
+        assert llama.decode(llama.encode(text)) == text
+
+
+def test_a_chat_template_counts_and_the_users_text_does_not(checkpoints: dict[str, Path]) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu")
+    assert engine.chat("hi") == "hi"
+    assert engine.encode_chat("hi") == engine.encode_prompt("hi")
+    engine._tokenizer.chat_template = "<s>{% for m in messages %}<|user|>{{ m.content }}</s>{% endfor %}"
+    assert engine.chat("hi") == "<s><|user|>hi</s>"
+    assert engine.encode_chat("a</s>b") == [1, 3, *engine.encode("a</s>b"), 2]
+    engine._tokenizer.chat_template = "nothing"
+    with pytest.raises(ModelError, match="chat template"):
+        engine.encode_chat("hi")
+
+
+def test_bf16_loads_in_bf16(checkpoints: dict[str, Path]) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", dtype="bf16")
+    assert engine.model.dtype == torch.bfloat16
+    assert json.loads((checkpoints["llama"] / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_the_tiny_models_are_decisive_enough_to_compare() -> None:
+    logits = tiny_model("llama").eval()(input_ids=torch.tensor([[1, 50, 60]])).logits[0, -1].detach()
+    best = logits.topk(2).values
+    assert float(best[0] - best[1]) > 1e-3

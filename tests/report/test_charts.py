@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sample_summary import full_summary, minimal_summary
+
+from selfedit.report.charts import kinds_chart, ladder_chart, rounds_chart, save_ladder, styles_chart, svg
+
+
+def test_what_was_not_measured_is_not_drawn() -> None:
+    for draw in (ladder_chart, rounds_chart, styles_chart, kinds_chart):
+        assert draw({}) is None
+    assert ladder_chart({"ladder": [{"rung": "no_edit", "accuracy": None}]}) is None
+    assert rounds_chart(minimal_summary()) is None
+
+
+def test_a_chart_takes_the_pages_text_colour_and_has_no_ids_that_could_clash() -> None:
+    for draw in (ladder_chart, rounds_chart, styles_chart, kinds_chart):
+        drawn = svg(draw(full_summary()))
+        assert 'fill="currentColor"' in drawn
+        assert ' id="' not in drawn
+        assert 'fill="#000"' not in drawn
+
+
+def test_the_ladder_can_be_saved_for_documents(tmp_path: Path) -> None:
+    assert save_ladder(full_summary(), tmp_path / "ladder.png", scale=1).read_bytes().startswith(b"\x89PNG")
+    assert save_ladder(full_summary(), tmp_path / "ladder.svg").read_text(encoding="utf-8").startswith("<svg")
+    with pytest.raises(ValueError, match=r"\.png or \.svg"):
+        save_ladder(full_summary(), tmp_path / "ladder.pdf")
+    with pytest.raises(ValueError, match="no measured rung"):
+        save_ladder({}, tmp_path / "ladder.png")

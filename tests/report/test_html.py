@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_summary import HOSTILE, full_summary, minimal_summary
+
+from selfedit.config import make_settings
+from selfedit.errors import DiskError
+from selfedit.report.html import report_html, reproduce_command, write_report
+
+VOID = {"meta", "br", "hr", "img"}
+
+
+class Outline(HTMLParser):
+    """Collects tags and checks that they nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report_html(full_summary())
+
+
+def outline(page: str) -> Outline:
+    parser = Outline()
+    parser.feed(page)
+    assert parser.open == []
+    return parser
+
+
+def test_a_full_report_holds_every_section(page: str) -> None:
+    for title in ("The ladder", "What changed in what the model writes", "One passage, followed through"):
+        assert title in page
+    for title in ("Rounds and guards", "Paired differences", "To check it, and to run it again"):
+        assert title in page
+    assert "selfedit demo --seed 3 --rounds 3" in page
+    assert "✓ unchanged" in page
+    assert len(page.encode()) < 1_000_000
+
+
+def test_a_report_is_well_formed_and_loads_nothing(page: str) -> None:
+    parsed = outline(page)
+    assert parsed.tags.count("svg") == 8  # four charts, each wide and narrow
+    assert not {"script", "link", "iframe", "img", "object", "embed", "base"} & set(parsed.tags)
+    assert not {name for name, _ in parsed.attributes} & {"src", "href", "xlink:href", "srcset", "action"}
+    assert not any(name.startswith("on") for name, _ in parsed.attributes)
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert "default-src 'none'" in page
+
+
+def hostile_everywhere(value: Any) -> Any:
+    """The summary with every text (and every name that is data) made hostile."""
+    if isinstance(value, str):
+        return value + HOSTILE + "\"'><img src=x onerror=alert(1)>"
+    if isinstance(value, list):
+        return [hostile_everywhere(item) for item in value]
+    if isinstance(value, dict):
+        shares = {key + HOSTILE: item for key, item in value.items()} if value.keys() & {"vague", "max_kl"} else value
+        return {key: hostile_everywhere(item) for key, item in shares.items()}
+    return value
+
+
+def test_no_text_of_a_summary_becomes_markup() -> None:
+    summary = hostile_everywhere(full_summary())
+    for row in summary["ladder"][:3] + summary["by_kind"]:
+        row["rung"] = row["rung"].partition("<")[0]  # so that every chart is drawn
+    page = report_html(summary)
+    parsed = outline(page)
+    assert "script" not in parsed.tags
+    assert "img" not in parsed.tags
+    assert not any(name == "onerror" for name, _ in parsed.attributes)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize("summary", [minimal_summary(), {}, {"ladder": [], "rounds": None, "examples": [{}]}])
+def test_a_report_of_little_is_a_page_too(summary: dict[str, Any], tmp_path: Path) -> None:
+    path = write_report(summary, tmp_path / "deep" / "report.html")
+    page = path.read_text(encoding="utf-8")
+    outline(page)
+    assert "The ladder" in page
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_probes_turning_right_stand_side_by_side(page: str) -> None:
+    assert "own notes, after RL round 2: 3 of 4" in page
+    assert re.search(r'class="bad"[^>]*>✗ Torven .*?class="good"[^>]*>✓ Mara Velkin', page)
+
+
+def test_changed_base_weights_are_shouted() -> None:
+    page = report_html({**minimal_summary(), "base_sha256_before": "aa", "base_sha256_after": "bb"})
+    assert "✗ CHANGED" in page
+
+
+def test_the_command_to_reproduce_is_demo_only_for_the_demo() -> None:
+    other = make_settings({"seed": 3, "inner": {"steps": 8}}).model_dump(mode="json")
+    assert reproduce_command({"settings": other}) == "selfedit run config.toml --out runs/again"
+    assert reproduce_command({"settings": {"seed": "x", "rounds": 2}}).startswith("selfedit run")
+    assert reproduce_command({}) == ""
+
+
+def test_a_report_that_cannot_be_written_says_that_the_run_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError, match="the run itself is kept"):
+        write_report(minimal_summary(), tmp_path / "file" / "report.html")

@@ -1,0 +1,63 @@
+"""Settings: unknown fields are refused by name, presets are starting points, seeds are named."""
+
+import pytest
+
+from selfedit.config import PRESETS, Settings, differing_fields, load_settings, make_settings, sub_seed
+from selfedit.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"rounds": 0}, "rounds"),
+        ({"edits": {"per_task": 0}}, "edits.per_task"),
+        ({"inner": {"lr": float("nan")}}, "inner.lr"),
+        ({"inner": {"lr": -1}}, "inner.lr"),
+        ({"inner": {"steppps": 3}}, "inner.steppps"),
+        ({"tasks": {"evaluation": 0}}, "tasks.evaluation"),
+        ({"ladder": {"rungs": ["no_such_rung"]}}, "ladder.rungs"),
+        ({"preset": "nonsense"}, "no preset 'nonsense'"),
+        ({"reward": {"metric": "perplexity"}}, "validation_text"),
+    ],
+)
+def test_a_bad_setting_is_named(fields, named):
+    with pytest.raises(SettingsError, match=named.replace(".", r"\.")):
+        make_settings(fields)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_valid_and_a_files_own_fields_win(preset):
+    settings = make_settings({"preset": preset, "inner": {"rank": 7}})
+    assert settings.inner.rank == 7
+    assert settings.preset == preset
+
+
+def test_one_task_and_one_edit_are_allowed():
+    assert make_settings({"edits": {"per_task": 1}, "tasks": {"per_round": 1, "evaluation": 1, "dev": 1}})
+
+
+def test_a_toml_file_is_read_and_its_mistakes_are_named(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("rounds = 3\n[inner]\nsteps = 4\n")
+    settings = load_settings(file, seed=9)
+    assert (settings.rounds, settings.inner.steps, settings.seed) == (3, 4, 9)
+    file.write_text("rounds = ")
+    with pytest.raises(SettingsError, match="not TOML"):
+        load_settings(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="not TOML"):
+        load_settings(file)
+    with pytest.raises(SettingsError, match="can't be read"):
+        load_settings(tmp_path / "absent.toml")
+
+
+def test_the_hash_and_the_difference_see_every_field():
+    a, b = make_settings({}), make_settings({"guards": {"max_kl": 0.25}})
+    assert a.sha256() != b.sha256()
+    assert a.sha256() == Settings.model_validate(a.model_dump(mode="json")).sha256()
+    assert differing_fields(a.model_dump(mode="json"), b.model_dump(mode="json")) == ["guards.max_kl"]
+
+
+def test_named_seeds_differ_by_name_and_root():
+    seeds = {sub_seed(root, name, i) for root in (0, 1) for name in ("edit", "inner") for i in range(50)}
+    assert len(seeds) == 200

@@ -1,0 +1,110 @@
+"""A run directory: chunks are done once, other settings are refused, one process at a time, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from selfedit.config import make_settings
+from selfedit.errors import RunError
+from selfedit.run import open_run, replace_directory, write_atomically
+
+SETTINGS = make_settings({"seed": 3})
+
+
+def test_a_chunk_is_computed_once_and_read_back_equal(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"values": (1, 2.5, "ü"), "none": None}
+
+    with open_run(tmp_path / "r", SETTINGS) as run:
+        first = run.once("round-1/propose/0", compute, 1)
+    with open_run(tmp_path / "r", SETTINGS) as run:
+        again = run.once("round-1/propose/0", compute, 1)
+        assert run.done("round-1/propose/8") is None
+    assert first == again == {"values": [1, 2.5, "ü"], "none": None}
+    assert len(calls) == 1
+
+
+def test_a_chunk_that_fails_is_not_committed(tmp_path):
+    with open_run(tmp_path / "r", SETTINGS) as run:
+        with pytest.raises(ZeroDivisionError):
+            run.once("a/0", lambda: {"x": 1 / 0})
+        assert run.done("a/0") is None
+        with pytest.raises(ValueError, match="JSON"):
+            run.once("a/0", lambda: {"x": float("nan")})
+        assert run.once("a/0", lambda: {"x": 1}) == {"x": 1}
+
+
+def test_other_settings_are_refused_and_the_fields_named(tmp_path):
+    with open_run(tmp_path / "r", SETTINGS):
+        pass
+    other = make_settings({"seed": 4, "inner": {"lr": 0.1}})
+    with pytest.raises(RunError, match=r"inner\.lr, seed"), open_run(tmp_path / "r", other):
+        pass
+
+
+def test_a_second_process_is_refused_while_the_first_has_it_and_let_in_when_it_died(tmp_path):
+    script = textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        from selfedit.config import make_settings
+        from selfedit.run import open_run
+        with open_run(Path({str(tmp_path / "r")!r}), make_settings({{"seed": 3}})):
+            print("open", flush=True)
+            sys.stdin.read()
+    """)
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"open\n"
+        with pytest.raises(RunError, match="another process"), open_run(tmp_path / "r", SETTINGS):
+            pass
+        child.kill()
+        child.wait()
+    with open_run(tmp_path / "r", SETTINGS) as run:
+        assert run.once("a/0", lambda: {"x": 1}) == {"x": 1}
+
+
+def test_wall_clock_is_kept_apart_from_the_data(tmp_path):
+    with open_run(tmp_path / "r", SETTINGS) as run:
+        run.once("a/0", lambda: {"x": 1})
+        assert set(run.seconds()) == {"a/0"}
+        assert run.done("a/0") == {"x": 1}
+
+
+def test_damaged_settings_and_journal_say_what_to_do(tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "settings.json").write_text("{")
+    with pytest.raises(RunError, match="damaged"), open_run(tmp_path / "r", SETTINGS):
+        pass
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / "journal.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(RunError, match=r"journal\.db"), open_run(tmp_path / "q", SETTINGS):
+        pass
+
+
+def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "policy"
+    replace_directory(target, lambda d: (d / "a").write_text("1"))
+
+    def half(directory):
+        (directory / "a").write_text("2")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        replace_directory(target, half)
+    assert (target / "a").read_text() == "1"
+    replace_directory(target, lambda d: (d / "b").write_text("3"))
+    assert sorted(os.listdir(target)) == ["b"]
+
+
+def test_a_text_file_is_written_whole(tmp_path):
+    file = tmp_path / "summary.json"
+    write_atomically(file, json.dumps({"a": 1}))
+    write_atomically(file, json.dumps({"a": 2}))
+    assert json.loads(file.read_text()) == {"a": 2}
+    assert os.listdir(tmp_path) == ["summary.json"]

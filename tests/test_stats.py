@@ -1,0 +1,47 @@
+"""Intervals hold what they promise."""
+
+import numpy as np
+import pytest
+
+from selfedit.stats import bootstrap, bootstrap_seeds, paired
+
+
+def test_the_interval_covers_the_true_mean_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for i in range(300):
+        interval = bootstrap(rng.random(60), seed=i)
+        covered += interval.low <= 0.5 <= interval.high
+    assert 0.90 <= covered / 300 <= 0.99
+
+
+def test_one_value_has_an_interval_of_itself():
+    interval = bootstrap([0.25])
+    assert (interval.mean, interval.low, interval.high, interval.n) == (0.25, 0.25, 0.25, 1)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    rng = np.random.default_rng(1)
+    alike = [0.5 + 0.01 * rng.standard_normal(100) for _ in range(4)]
+    apart = [row + shift for row, shift in zip(alike, (-0.2, -0.1, 0.1, 0.2), strict=True)]
+    near, far = bootstrap_seeds(alike), bootstrap_seeds(apart)
+    assert far.high - far.low > 10 * (near.high - near.low)
+
+
+def test_a_paired_difference_ignores_what_the_tasks_share():
+    rng = np.random.default_rng(2)
+    hard = rng.random(80)
+    interval = paired(hard + 0.1, hard)
+    assert interval.low == pytest.approx(0.1)
+    assert interval.high == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("values", [[], [float("nan")], [float("inf")]])
+def test_nothing_and_nan_are_refused(values):
+    with pytest.raises(ValueError, match="a mean needs"):
+        bootstrap(values)
+
+
+def test_other_tasks_are_refused():
+    with pytest.raises(ValueError, match="same tasks"):
+        paired([1.0], [1.0, 2.0])
