@@ -23,7 +23,9 @@ def test_any_utf8_text_round_trips(tokenizer, text):
 
 
 def test_every_word_of_a_name_or_category_is_one_token(tokenizer):
-    every = [w for kind in IDENTIFYING for part in words(kind) for w in part] + [w for c in CATEGORIES.values() for w in c]
+    every = [w for kind in IDENTIFYING for part in words(kind) for w in part] + [
+        w for c in CATEGORIES.values() for w in c
+    ]
     assert [w for w in every if len(tokenizer(f" {w}", add_special_tokens=False).input_ids) != 1] == []
 
 
@@ -32,7 +34,14 @@ def test_a_name_has_the_same_tokens_in_passage_question_answer_and_bullet(tokeni
     first, second = words("town")
     name = f"{rng.choice(first)} {rng.choice(second)}"
     wanted = tokenizer(f" {name}", add_special_tokens=False).input_ids
-    for text in (f"Passage: {name} is next", f"? Answer: {name}", f"\n- {name} is", f"of {name}?", f"in {name}.", f"; {name},"):
+    for text in (
+        f"Passage: {name} is next",
+        f"? Answer: {name}",
+        f"\n- {name} is",
+        f"of {name}?",
+        f"in {name}.",
+        f"; {name},",
+    ):
         ids = tokenizer(text).input_ids
         assert any(ids[i : i + 2] == wanted for i in range(len(ids)))
 

@@ -122,8 +122,8 @@ def recall(rng: random.Random, most: int = 12) -> Document:
 def document(rng: random.Random, stage: Stage, known: list[Story], progress: float = 1.0) -> Document:
     """One document of a curriculum ``stage``; ``progress`` (0..1) through the first stage makes it harder.
 
-    ``bind``: names to recall, and one or two relations of 1-10 entities with the name in every sentence. ``grow``: whole stories, few pronouns, and the
-    other skills begin. ``full``: the final mixture.
+    ``bind``: names to recall, and one or two relations of a few entities, the name in every sentence. ``grow``: whole stories,
+    few pronouns, and the other skills begin. ``full``: the final mixture.
     """
     if stage == "bind":
         if rng.random() < 0.15:

@@ -1,0 +1,92 @@
+"""Documents as rows of tokens: branches that see their prefix and themselves, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from .documents import Document
+
+
+@dataclass
+class Batch:
+    """Rows of packed documents. ids, positions, labels: (B, T) int64; weights: (B, T); visible: (B, T, T) bool."""
+
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    weights: Tensor
+    visible: Tensor
+
+    def to(self, device: str) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(*(t.to(device) for t in vars(self).values()))
+
+
+class Packer:
+    """Turns documents into rows of a fixed width, as many to a row as fit."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.bos, self.eos = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)  # type: ignore[arg-type]
+        self._encode = tokenizer.backend_tokenizer.encode
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        return self._encode(text, add_special_tokens=False).ids
+
+    def segments(self, doc: Document) -> list[tuple[list[int], list[float]]]:
+        """Token ids and loss weights of the prefix (may be empty) and of each branch; labels are the next token."""
+        prefix = [self.bos, *self.encode(doc.prefix)] if doc.prefix else []
+        out: list[tuple[list[int], list[float]]] = [(prefix, [0.0] + [0.1] * (len(prefix) - 1) if prefix else [])]
+        for branch in doc.branches:
+            ids: list[int] = [] if doc.prefix else [self.bos]
+            weights: list[float] = [0.0] * len(ids)
+            for text, weight in branch:
+                part = self.encode(text)
+                ids += part
+                weights += [weight] * len(part)
+            out.append(([*ids, self.eos], [*weights, weights[-1]]))
+        return out
+
+    def batch(self, rows: int, width: int, draw: Callable[[], Document]) -> Batch:
+        """``rows`` rows filled with drawn documents; a document that does not fit loses branches, and ends its row."""
+        shape = (rows, width)
+        batch = Batch(
+            torch.zeros(shape, dtype=torch.long),
+            torch.zeros(shape, dtype=torch.long),
+            torch.zeros(shape, dtype=torch.long),
+            torch.zeros(shape),
+            torch.zeros(rows, width, width, dtype=torch.bool),
+        )
+        causal = torch.tril(torch.ones(width, width, dtype=torch.bool))
+        for row in range(rows):
+            owner = torch.full((width,), -1)
+            segment = torch.full((width,), -1)
+            used, doc = 0, 0
+            while used < width:
+                parts = self.segments(draw())
+                start = len(parts[0][0])
+                for number, (ids, weights) in enumerate(parts):
+                    if used + len(ids) > width:
+                        continue
+                    at = slice(used, used + len(ids))
+                    batch.ids[row, at] = torch.tensor(ids, dtype=torch.long)
+                    offset = start if number else 0
+                    batch.positions[row, at] = torch.arange(offset, offset + len(ids))
+                    batch.labels[row, used : used + len(ids) - 1] = batch.ids[row, used + 1 : used + len(ids)]
+                    batch.weights[row, used : used + len(ids) - 1] = torch.tensor(weights[1:])
+                    owner[at], segment[at] = doc, number
+                    if number and start and weights[0] > 0:
+                        raise AssertionError("a branch starts with a prompt")
+                    used += len(ids)
+                doc += 1
+                if used > width - 48:
+                    break
+            same = (segment[:, None] == segment[None, :]) | (segment[None, :] == 0)
+            batch.visible[row] = (owner[:, None] == owner[None, :]) & same & causal
+            batch.visible[row].fill_diagonal_(True)
+        return batch

@@ -1,0 +1,266 @@
+"""A whole run on a tiny random model: every stage, resume after SIGKILL and Ctrl-C, nothing lost, the base untouched."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from selfedit.config import make_settings
+from selfedit.errors import ModelError, SettingsError
+from selfedit.evaluation.experiment import load_engine, plan, run_experiment
+from selfedit.tasks.world.source import draw_tasks
+from selfedit.tasks.world.tokenizer import build_tokenizer
+from selfedit.tasks.world.train import Recipe, new_model
+
+FIELDS = {
+    "rounds": 1,
+    "model": {"templates": "world", "members_at_once": 4},
+    "tasks": {"per_round": 2, "dev": 2, "evaluation": 3, "probes_per_kind": 1},
+    "edits": {"per_task": 2, "max_new_tokens": 24},
+    "inner": {"steps": 2, "batch_size": 4, "rank": 4, "alpha": 8.0},
+    # A random model's answers gain nothing, so every edit is kept: the M-step must have something to learn from.
+    "algorithm": {"positive_only": False, "epochs": 1, "rank": 4, "alpha": 8.0},
+    "guards": {"max_norm_ratio": 100.0, "max_kl": 100.0},
+    "ladder": {"oracle_tasks": 2, "middle_tasks": 2, "passage_lr_factors": [1.0, 2.0]},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_world_model(tmp_path_factory) -> str:
+    """A random Llama with the world's tokenizer, saved in the HF format."""
+    directory = tmp_path_factory.mktemp("tiny") / "model"
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    new_model(Recipe(d=32, layers=2, heads=4, d_ff=48), tokenizer).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def fields(tiny_world_model) -> dict:
+    return FIELDS | {"model": FIELDS["model"] | {"path": tiny_world_model}}
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(fields, tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("whole") / "run"
+    run_experiment(make_settings(fields), directory)
+    return directory
+
+
+def summary_of(directory: Path) -> dict:
+    summary = json.loads((directory / "summary.json").read_text())
+    summary.pop("timing")
+    return summary
+
+
+def journal_of(directory: Path) -> list:
+    with sqlite3.connect(directory / "journal.db") as db:
+        return db.execute("select key, stage, round, data from chunks order by key").fetchall()
+
+
+def test_a_run_climbs_every_rung_and_says_what_it_did(uninterrupted, fields):
+    summary = summary_of(uninterrupted)
+    rungs = [row["rung"] for row in summary["ladder"]]
+    assert rungs == [
+        "no_edit",
+        "passage_only",
+        "base_edits",
+        "base_self_qa",
+        "round_1",
+        "best_of_k",
+        "perfect_edits",
+        "rl_edits_base_learner",
+        "passage_only_rl_learner",
+        "in_context",
+    ]
+    trained = [row for row in summary["ladder"] if row["rung"] not in ("no_edit", "in_context")]
+    assert {row["steps"] for row in trained} == {fields["inner"]["steps"]}
+    assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in summary["ladder"])
+    assert {(row["a"], row["b"]) for row in summary["paired"]} >= {
+        ("round_1", "base_edits"),
+        ("round_1", "passage_only"),
+    }
+    assert summary["base_sha256_before"] == summary["base_sha256_after"]
+    assert summary["seed"] == 0
+    assert [row["round"] for row in summary["rounds"]] == [0, 1]
+    assert (uninterrupted / "report.html").stat().st_size > 10_000
+    assert (uninterrupted / "policy" / "round-1" / "adapter_model.safetensors").exists()
+    timing = json.loads((uninterrupted / "summary.json").read_text())["timing"]
+    assert timing["total_seconds"] > 0
+
+
+def test_the_journal_answers_what_was_written_and_what_it_was_worth(uninterrupted):
+    with sqlite3.connect(uninterrupted / "journal.db") as db:
+        edits = db.execute("select task_id, prompt, text, context_sha256 from edits where round = 1").fetchall()
+        outcomes = db.execute("select status, reward, adapter_sha256 from outcomes where round = 1").fetchall()
+        decisions = db.execute("select verdict from decisions").fetchall()
+        answers = db.execute("select count(*) from answers").fetchone()[0]
+    assert len(edits) == 2 * 2 + 2  # the round's, and the guards' look at development tasks
+    assert all(len(sha) == 64 and "Passage:" in prompt for _, prompt, _, sha in edits)
+    assert {status for status, _, _ in outcomes} <= {"ok", "invalid", "diverged"}
+    assert all((reward is None) == (status != "ok") for status, reward, _ in outcomes)
+    assert decisions == [("accepted",)]
+    assert answers > 0
+
+
+def test_the_same_settings_give_the_same_journal(uninterrupted, fields, tmp_path):
+    run_experiment(make_settings(fields), tmp_path / "again")
+    assert journal_of(tmp_path / "again") == journal_of(uninterrupted)
+    assert summary_of(tmp_path / "again") == summary_of(uninterrupted)
+
+
+def test_a_finished_run_is_looked_up_not_repeated(uninterrupted, fields):
+    before = (uninterrupted / "journal.db").stat().st_mtime_ns, journal_of(uninterrupted)
+    events = []
+    summary = run_experiment(make_settings(fields), uninterrupted, lambda kind, data: events.append(kind))
+    assert summary["ladder"] == summary_of(uninterrupted)["ladder"]
+    assert events == ["done"]
+    assert journal_of(uninterrupted) == before[1]
+
+
+def write_toml(fields: dict, file: Path) -> None:
+    """The settings as TOML (JSON's scalars and arrays are TOML's)."""
+    lines = [f"{k} = {json.dumps(v)}" for k, v in fields.items() if not isinstance(v, dict)]
+    for name, section in fields.items():
+        if isinstance(section, dict):
+            lines += [f"[{name}]", *(f"{k} = {json.dumps(v)}" for k, v in section.items())]
+    file.write_text("\n".join(lines))
+
+
+def start(config: Path, directory: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "selfedit.cli.main", "run", str(config), "--out", str(directory), "--json"]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def wait_for_chunk(child: subprocess.Popen, directory: Path, key: str) -> None:
+    """Return as soon as the journal holds ``key``: the process is then inside the chunk after it."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise AssertionError(f"the run ended before {key}: {child.stderr.read().decode()}")
+        if (directory / "journal.db").exists():
+            try:
+                with sqlite3.connect(f"file:{directory}/journal.db?mode=ro", uri=True) as db:
+                    if db.execute("select 1 from chunks where key = ?", (key,)).fetchone():
+                        return
+            except sqlite3.OperationalError:
+                pass  # the tables are being made
+        time.sleep(0.002)
+    raise AssertionError(f"{key} did not come")
+
+
+KILLED_AFTER = (  # the last chunk before the stage that is hit
+    "look-0/before",  # inside propose
+    "look-0/propose/0",  # inside apply
+    "look-0/apply/0",  # inside the guards
+    "round-1/propose/0",  # inside before
+    "round-1/apply/0",  # inside improve
+    "look-1/guards",  # inside settle, and the ladder's first answers
+    "ladder/best_of_k/propose/0",  # inside the ladder
+)
+
+
+@pytest.mark.timeout(400)
+def test_a_run_killed_in_every_stage_ends_as_one_that_never_was(uninterrupted, fields, tmp_path):
+    config, directory = tmp_path / "run.toml", tmp_path / "run"
+    write_toml(fields, config)
+    for key in KILLED_AFTER:
+        with start(config, directory) as child:
+            wait_for_chunk(child, directory, key)
+            child.send_signal(signal.SIGKILL)
+    with start(config, directory) as child:
+        _, errors = child.communicate(timeout=200)
+    assert child.returncode == 0, errors.decode()
+    assert summary_of(directory) == summary_of(uninterrupted)
+    assert journal_of(directory) == journal_of(uninterrupted)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        ours, theirs = (d / "policy" / "round-1" / name for d in (directory, uninterrupted))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(fields, tmp_path):
+    config, directory = tmp_path / "run.toml", tmp_path / "run"
+    write_toml(fields, config)
+    with start(config, directory) as child:
+        wait_for_chunk(child, directory, "look-0/before")
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "run the same command again" in errors.decode()
+    assert "Traceback" not in errors.decode()
+
+
+def test_the_policy_and_the_base_answer_alike_in_peft(uninterrupted, fields):
+    """The exported policy, loaded by PEFT, writes what the mounted one writes."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    engine = load_engine(make_settings(fields))
+    directory = uninterrupted / "policy" / "round-1"
+    engine.mount(engine.load_adapter(directory))
+    base = AutoModelForCausalLM.from_pretrained(fields["model"]["path"], dtype=torch.float32)
+    peft = PeftModel.from_pretrained(base, directory).eval()
+    for task in draw_tasks("dev", ("e1",), 2, seed=1):
+        ids = engine.encode_prompt(task.text)
+        ours = engine.sample([ids], [0], max_new_tokens=8, temperature=1e-4, top_p=1.0)[0].token_ids
+        theirs = peft.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=8, do_sample=False
+        )
+        assert list(ours) == theirs[0, len(ids) :].tolist()
+
+
+def test_a_mutated_base_is_noticed(fields):
+    engine = load_engine(make_settings(fields))
+    before = engine.base_sha256()
+    with torch.no_grad():
+        next(engine.model.parameters()).view(-1)[0] += 1.0
+    assert engine.base_sha256() != before
+
+
+def test_another_base_under_the_same_path_is_refused(uninterrupted, fields, tmp_path, monkeypatch):
+    import shutil
+
+    directory, model = tmp_path / "run", tmp_path / "model"
+    shutil.copytree(fields["model"]["path"], model)
+    settings = make_settings(fields | {"model": fields["model"] | {"path": str(model)}})
+    run_experiment(settings, directory)
+    (directory / "summary.json").unlink()
+    torch.manual_seed(1)
+    new_model(Recipe(d=32, layers=2, heads=4, d_ff=48), build_tokenizer()).save_pretrained(model)
+    with pytest.raises(ModelError, match="not those that this run started with"):
+        run_experiment(settings, directory)
+
+
+def test_the_plan_counts_the_inner_loops_that_run(uninterrupted, fields):
+    with sqlite3.connect(uninterrupted / "journal.db") as db:
+        ran = db.execute("select count(*) from outcomes").fetchone()[0]
+    assert plan(make_settings(fields))["inner_loops"] == ran
+
+
+def test_a_test_split_look_is_written_to_the_ledger_once(fields, tmp_path):
+    settings = make_settings(fields | {"tasks": fields["tasks"] | {"split": "test"}, "ladder": {"rungs": ["no_edit"]}})
+    run_experiment(settings, tmp_path / "runs" / "a")
+    (tmp_path / "runs" / "a" / "summary.json").unlink()
+    run_experiment(settings, tmp_path / "runs" / "a")
+    rows = [json.loads(line) for line in (tmp_path / "runs" / "test-ledger.jsonl").read_text().splitlines()]
+    assert [row["run"] for row in rows] == ["a"]
+    assert rows[0]["settings_sha256"] == settings.sha256()
+
+
+def test_a_validation_text_and_a_custom_reward_that_are_not_there_are_named(fields, tmp_path):
+    for reward, named in (
+        ({"metric": "perplexity", "validation_text": str(tmp_path / "absent.txt")}, "validation_text"),
+        ({"custom": "no_such_module:reward"}, "no_such_module"),
+    ):
+        with pytest.raises(SettingsError, match=named):
+            run_experiment(make_settings(fields | {"reward": reward}), tmp_path / named)
