@@ -128,14 +128,14 @@ def document(rng: random.Random, stage: Stage, known: list[Story], progress: flo
     if stage == "bind":
         if rng.random() < 0.15:
             return recall(rng, most=3 + round(9 * progress))
-        n_mains = rng.choice((1, 2, 2, 3) if progress < 0.5 else (1, 2, 3, 4, 6))
+        n_mains = rng.choice((1, 2, 2, 3) if progress < 0.2 else (1, 2, 3, 4, 6, 8))
         n_shared = rng.choice((1, 1, 2)) if n_mains < 4 else 1
         story = draw_story(rng, "pretrain", n_mains=n_mains, n_shared=n_shared, chain=False)
         return reading(rng, story, 4 + n_mains, pronoun_share=0.0, cloze_share=0.4)
-    form = rng.choices(("read", "write", "know"), (0.7, 0.1, 0.2) if stage == "grow" else (0.45, 0.3, 0.25))[0]
+    form = rng.choices(("read", "write", "know"), (0.5, 0.3, 0.2) if stage == "grow" else (0.4, 0.4, 0.2))[0]
     if form == "know":
         return knowing(rng, known, 6)
-    family = rng.choices(list(FAMILIES), (0.35, 0.45, 0.2))[0]
+    family = rng.choices(list(FAMILIES), (0.45, 0.4, 0.15))[0]
     story = draw_story(rng, "pretrain", family)
     if form == "write":
         return writing(rng, story, 2)

@@ -35,7 +35,7 @@ class Recipe:
     """What decides the trained weights, besides the machine's arithmetic."""
 
     seed: int = 0
-    tokens: int = 40_000_000
+    tokens: int = 18_000_000
     rows: int = 16
     width: int = 256
     d: int = 192
@@ -44,9 +44,9 @@ class Recipe:
     d_ff: int = 512
     lr: float = 4e-3
     warmup_steps: int = 100
-    decay_from: float = 0.5
-    bind_until: float = 0.15
-    grow_until: float = 0.45
+    decay_from: float = 0.6
+    bind_until: float = 0.25
+    grow_until: float = 0.5
 
     def shape(self, step: int) -> tuple[int, int]:
         """Rows and width of a step's batch: the first stage's documents are short, so its rows are halved and doubled."""
