@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfedit.config import make_settings
+from selfedit.config import load_settings, make_settings
 from selfedit.errors import ModelError, SettingsError
 from selfedit.evaluation.experiment import load_engine, plan, run_experiment
 from selfedit.tasks.world.source import draw_tasks
@@ -264,3 +264,27 @@ def test_a_validation_text_and_a_custom_reward_that_are_not_there_are_named(fiel
     ):
         with pytest.raises(SettingsError, match=named):
             run_experiment(make_settings(fields | {"reward": reward}), tmp_path / named)
+
+
+def test_a_users_own_reward_is_found_in_the_current_directory_and_used(fields, tmp_path, monkeypatch):
+    (tmp_path / "my_reward_for_a_test.py").write_text("def seven(task, answers):\n    return 7.0\n")
+    monkeypatch.chdir(tmp_path)
+    settings = make_settings(
+        fields | {"reward": {"custom": "my_reward_for_a_test:seven"}, "ladder": {"rungs": ["no_edit"]}}
+    )
+    summary = run_experiment(settings, tmp_path / "run")
+    assert summary["ladder"][0]["accuracy"] == 7.0
+    assert summary["rounds"][1]["mean_gain"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["demo.py", "custom_reward.py"])
+def test_examples_are_short_and_compile(name):
+    source = (Path(__file__).parents[1] / "examples" / name).read_text()
+    compile(source, name, "exec")
+    assert len(source.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("name", ["squad.toml", "custom_reward.toml"])
+def test_example_settings_are_valid_and_can_be_planned(name):
+    settings = load_settings(Path(__file__).parents[1] / "examples" / name)
+    assert plan(settings)["inner_loops"] > 0

@@ -62,7 +62,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Edit:
-    """A self-edit: what the policy generated for a task, and how."""
+    """A self-edit: what the policy generated for a task, and how. ``problem`` says why nothing could be generated."""
 
     task_id: str
     index: int
@@ -73,6 +73,7 @@ class Edit:
     top_p: float
     seed: int
     policy_hash: str
+    problem: str = ""
 
     @property
     def id(self) -> str:

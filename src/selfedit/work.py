@@ -123,6 +123,8 @@ class Work:
 
     def parsed(self, edit: Edit, task: Task) -> ParsedEdit:
         """A policy's edit as training sequences."""
+        if edit.problem:
+            return ParsedEdit((), reason=edit.problem)
         return parse_edit(self.engine, self.settings, task, edit.text, edit.completion.finished)
 
     def improve(self, round: int, adapter: Adapter | None, judged: Sequence[Judged]) -> Adapter | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..config import EditSettings, Templates, sub_seed
 from ..edits.text import prompt_for
 from ..engine.base import Adapter, Engine
-from ..types import Edit, Task
+from ..types import Completion, Edit, Task
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,33 @@ class TextPolicy:
         """The adapter's hash, or ``base``."""
         return "base" if self.adapter is None else self.adapter.sha256
 
+    def _problem(self, prompt_ids: Sequence[int]) -> str:
+        """Why the policy can't write after this prompt, or nothing."""
+        if len(prompt_ids) < self.engine.window:
+            return ""
+        return f"the prompt with the passage is {len(prompt_ids)} tokens long, over the model's window of {self.engine.window}"
+
     def propose(self, tasks: Sequence[Task], k: int, seed: int, form: str = "") -> list[Edit]:
         """``k`` self-edits for each task, in the order of the tasks; an edit's seed depends on its task and number alone."""
         form = form or self.settings.form
         owners = [(task, index, sub_seed(seed, "edit", task.id, index)) for task in tasks for index in range(k)]
         prompts = {task.id: prompt_for(task, form, self.templates) for task in tasks}
         ids = {task_id: self.engine.encode_prompt(prompt) for task_id, prompt in prompts.items()}
+        problems = {task.id: self._problem(ids[task.id]) for task in tasks}
+        able = [(ids[task.id], edit_seed) for task, _, edit_seed in owners if not problems[task.id]]
         self.engine.mount(self.adapter)
-        completions = self.engine.sample(
-            [ids[task.id] for task, _, _ in owners],
-            [edit_seed for _, _, edit_seed in owners],
-            max_new_tokens=self.settings.max_new_tokens,
-            temperature=self.settings.temperature,
-            top_p=self.settings.top_p,
+        written = iter(
+            self.engine.sample(
+                [prompt for prompt, _ in able],
+                [edit_seed for _, edit_seed in able],
+                max_new_tokens=self.settings.max_new_tokens,
+                temperature=self.settings.temperature,
+                top_p=self.settings.top_p,
+            )
         )
+        completions = [
+            Completion((), (), (), "", False) if problems[task.id] else next(written) for task, _, _ in owners
+        ]
         return [
             Edit(
                 task_id=task.id,
@@ -50,6 +63,7 @@ class TextPolicy:
                 top_p=self.settings.top_p,
                 seed=edit_seed,
                 policy_hash=self.hash,
+                problem=problems[task.id],
             )
             for (task, index, edit_seed), completion in zip(owners, completions, strict=True)
         ]

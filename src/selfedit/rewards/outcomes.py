@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import InnerSettings, RewardSettings, Settings, Templates
-from ..edits.text import EditLimits, EditRules, ParsedEdit, answer_prompt, gold_text, passage_sequences, sequences_for
+from ..edits.text import (
+    PAPER_LIMITS,
+    PAPER_RULES,
+    EditLimits,
+    EditRules,
+    ParsedEdit,
+    answer_prompt,
+    gold_text,
+    passage_sequences,
+    sequences_for,
+)
 from ..engine.base import AdapterBank, Engine
 from ..errors import SettingsError
 from ..types import Answer, Outcome, Task, Update
@@ -44,7 +55,10 @@ def parse_edit(engine: Engine, settings: Settings, task: Task, text: str, finish
     """An edit's text as training sequences, under the run's limits."""
     edits = settings.edits
     limits = EditLimits(max_lines=edits.max_lines, max_tokens=max(4096, 4 * edits.max_new_tokens))
-    rules = EditRules(split="seal" if settings.preset == "paper" else "plain", include_context=edits.include_context)
+    rules = EditRules(include_context=edits.include_context)
+    if settings.preset == "paper":
+        limits = replace(PAPER_LIMITS, max_lines=edits.max_lines)
+        rules = replace(PAPER_RULES, include_context=edits.include_context)
     return sequences_for(
         task,
         text,
@@ -98,13 +112,16 @@ class Rewarder:
         """Every task's probes: task k by member k (or all by the mounted model). Gold first under teacher forcing; what greedy
         decoding would have written otherwise is decoded only if the metric, or a reader of the report, needs the text.
         """
-        prompts = [
-            [self.engine.encode_prompt(answer_prompt(task, probe, self.templates, open_book)) for probe in task.probes]
-            for task in tasks
-        ]
         golds = [
             [[*self.engine.encode(gold_text(probe, self.templates)), self.engine.eos_id] for probe in task.probes]
             for task in tasks
+        ]
+        prompts = [
+            [
+                self._fitted(answer_prompt(task, probe, self.templates, open_book), len(gold))
+                for probe, gold in zip(task.probes, row, strict=True)
+            ]
+            for task, row in zip(tasks, golds, strict=True)
         ]
         pairs = [list(zip(p, g, strict=True)) for p, g in zip(prompts, golds, strict=True)]
         scored = self.engine.score(bank, pairs)
@@ -120,6 +137,12 @@ class Rewarder:
                 answers.append(Answer(probe.question, probe.answer, said, right, logprob, probe.kind))
             rows.append(tuple(answers))
         return rows
+
+    def _fitted(self, prompt: str, gold_tokens: int) -> list[int]:
+        """A prompt's ids; of one too long for the window (a long passage in view) the last part, with the question."""
+        ids = self.engine.encode_prompt(prompt)
+        room = self.engine.window - max(gold_tokens, self.reward.max_answer_tokens)
+        return ids if len(ids) <= room else ids[-max(room, 1) :]
 
     def _decoded(
         self, bank: AdapterBank | None, prompts: list[list[list[int]]], greedy: list[list[bool]]
@@ -220,6 +243,8 @@ def _mean_logprob(answers: Sequence[Answer]) -> float:
 def _imported(name: str) -> Metric:
     """The user's own reward, ``module:function``."""
     module, _, function = name.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)  # an installed command does not look in the current directory by itself
     try:
         found: Metric = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
@@ -227,4 +252,6 @@ def _imported(name: str) -> Metric:
             f"reward.custom: {name!r} can't be imported ({error}); give 'module:function' of an importable module, "
             "such as my_rewards:short_answers with my_rewards.py in the current directory"
         ) from None
+    finally:
+        sys.path.remove(here)
     return found

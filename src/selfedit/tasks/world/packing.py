@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +53,7 @@ class Packer:
         return out
 
     def batch(self, rows: int, width: int, draw: Callable[[], Document]) -> Batch:
-        """``rows`` rows filled with drawn documents; a document that does not fit loses branches, and ends its row."""
+        """``rows`` rows of ``width`` tokens filled with drawn documents."""
         shape = (rows, width)
         batch = Batch(
             torch.zeros(shape, dtype=torch.long),
@@ -64,29 +64,39 @@ class Packer:
         )
         causal = torch.tril(torch.ones(width, width, dtype=torch.bool))
         for row in range(rows):
-            owner = torch.full((width,), -1)
-            segment = torch.full((width,), -1)
-            used, doc = 0, 0
-            while used < width:
-                parts = self.segments(draw())
-                start = len(parts[0][0])
-                for number, (ids, weights) in enumerate(parts):
-                    if used + len(ids) > width:
-                        continue
-                    at = slice(used, used + len(ids))
-                    batch.ids[row, at] = torch.tensor(ids, dtype=torch.long)
-                    offset = start if number else 0
-                    batch.positions[row, at] = torch.arange(offset, offset + len(ids))
-                    batch.labels[row, used : used + len(ids) - 1] = batch.ids[row, used + 1 : used + len(ids)]
-                    batch.weights[row, used : used + len(ids) - 1] = torch.tensor(weights[1:])
-                    owner[at], segment[at] = doc, number
-                    if number and start and weights[0] > 0:
-                        raise AssertionError("a branch starts with a prompt")
-                    used += len(ids)
-                doc += 1
-                if used > width - 48:
-                    break
+            owner, segment = torch.full((width,), -1), torch.full((width,), -1)
+            for doc, (number, offset, at, (ids, weights)) in self._placed(width, draw):
+                batch.ids[row, at] = torch.tensor(ids)
+                batch.positions[row, at] = torch.arange(offset, offset + len(ids))
+                predicted = slice(at.start, at.stop - 1)
+                batch.labels[row, predicted] = torch.tensor(ids[1:])
+                batch.weights[row, predicted] = torch.tensor(weights[1:])
+                owner[at], segment[at] = doc, number
             same = (segment[:, None] == segment[None, :]) | (segment[None, :] == 0)
             batch.visible[row] = (owner[:, None] == owner[None, :]) & same & causal
             batch.visible[row].fill_diagonal_(True)
         return batch
+
+    def _placed(
+        self, width: int, draw: Callable[[], Document]
+    ) -> Iterator[tuple[int, tuple[int, int, slice, tuple[list[int], list[float]]]]]:
+        """The segments of one row: document number, (segment number, first position, place, (ids, weights)).
+
+        A document whose prefix does not fit is left out whole, as its branches would ask about nothing; branches that do not fit
+        are left out. Three documents in a row that do not fit end the row.
+        """
+        used = doc = misses = 0
+        while misses < 3 or not used:
+            (prefix, prefix_weights), *branches = self.segments(draw())
+            shortest = min(len(ids) for ids, _ in branches)
+            if used + len(prefix) + shortest > width:
+                misses += 1
+                continue
+            if prefix:
+                yield doc, (0, 0, slice(used, used + len(prefix)), (prefix, prefix_weights))
+                used += len(prefix)
+            for number, (ids, weights) in enumerate(branches, start=1):
+                if used + len(ids) <= width:
+                    yield doc, (number, len(prefix), slice(used, used + len(ids)), (ids, weights))
+                    used += len(ids)
+            doc += 1

@@ -1,0 +1,123 @@
+"""`selfedit run` on a SQuAD file with a random Hugging Face checkpoint: every stage, and its numbers say that they mean nothing."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from selfedit.config import make_settings
+from selfedit.errors import SettingsError
+from selfedit.evaluation.experiment import load_source, run_experiment
+from selfedit.tasks.files import read_tasks, write_tasks
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2(tmp_path_factory) -> str:
+    """A random Qwen2 with a byte-level tokenizer and a window of 700 tokens, shorter than some passages."""
+    directory = tmp_path_factory.mktemp("qwen") / "model"
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(["<pad>", "</s>", *alphabet])}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<pad>", "</s>"])
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=258,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=700,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(directory)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>").save_pretrained(directory)
+    return str(directory)
+
+
+def squad_settings(model: str, source: str) -> dict:
+    return {
+        "rounds": 1,
+        "model": {"path": model},
+        "tasks": {"source": source, "per_round": 2, "dev": 1, "evaluation": 3},
+        "edits": {"per_task": 2, "max_new_tokens": 8},
+        "inner": {"steps": 2, "batch_size": 2, "rank": 4, "alpha": 8.0},
+        "reward": {"metric": "exact_match", "max_answer_tokens": 4},
+        "algorithm": {"positive_only": False, "epochs": 1, "rank": 4, "alpha": 8.0},
+        "ladder": {"oracle_tasks": 2, "passage_lr_factors": [1.0]},
+    }
+
+
+def test_twenty_squad_tasks_go_through_every_stage(shared_data, tiny_qwen2, tmp_path):
+    source = tmp_path / "tasks.json"
+    write_tasks(itertools.islice(read_tasks(shared_data("squad/squad_val.json")), 20), source, "squad")
+    summary = run_experiment(make_settings(squad_settings(tiny_qwen2, str(source))), tmp_path / "run")
+    rungs = {row["rung"]: row for row in summary["ladder"]}
+    assert "perfect_edits" not in rungs  # a file has none
+    assert {"no_edit", "passage_only", "base_edits", "base_self_qa", "round_1", "in_context"} <= set(rungs)
+    assert all(row["accuracy"] == 0 for row in rungs.values())
+    assert any("random weights" in note for note in summary["notes"])
+    assert summary["base_sha256_before"] == summary["base_sha256_after"]
+
+
+def test_a_passage_longer_than_the_window_makes_its_edits_invalid_and_says_why(tiny_qwen2, tmp_path):
+    rows = [
+        {"context": f"Passage {i}. " + "long " * (400 if i % 2 else 1), "probes": [{"question": "?q", "answer": "a"}]}
+        for i in range(20)
+    ]
+    source = tmp_path / "tasks.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)))
+    summary = run_experiment(make_settings(squad_settings(tiny_qwen2, str(source))), tmp_path / "run")
+    failed = {row["rung"]: row["failed_edits"] for row in summary["ladder"]}
+    assert failed["base_edits"] > 0
+    assert any(
+        "over the model's window of 700" in reason for row in summary["rounds"][1:] for reason in row["failures"]
+    ) or (summary["rounds"][1]["valid_share"] == 1.0)
+
+
+def test_train_development_and_evaluation_tasks_are_disjoint(tmp_path):
+    rows = [{"id": str(i), "context": f"Passage {i}.", "probes": [{"question": "q", "answer": "a"}]} for i in range(30)]
+    source = tmp_path / "tasks.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)))
+    fields = {"tasks": {"source": str(source), "per_round": 5, "dev": 3, "evaluation": 4}}
+    dev_split = load_source(make_settings(fields))
+    test_split = load_source(make_settings({"tasks": fields["tasks"] | {"split": "test"}}))
+    groups = [dev_split.dev(), dev_split.evaluation(), test_split.evaluation()]
+    drawn = [task.id for round in range(1, 9) for task in dev_split.draw(round)]
+    ids = [task.id for group in groups for task in group]
+    assert len(ids) == len(set(ids)) == 3 + 4 + 4
+    assert set(drawn) == {str(i) for i in range(30)} - set(ids)
+    assert (
+        len({task.id for round in range(1, 4) for task in dev_split.draw(round)}) == 15
+    )  # none twice before all were seen
+
+
+def test_too_few_tasks_are_refused_with_the_arithmetic(tmp_path):
+    source = tmp_path / "tasks.jsonl"
+    source.write_text(json.dumps({"context": "C.", "probes": [{"question": "q", "answer": "a"}]}))
+    with pytest.raises(SettingsError, match=r"1 task\(s\), but 60 for test"):
+        load_source(make_settings({"tasks": {"source": str(source)}}))
+
+
+def test_all_of_squad_is_read_in_far_less_than_2_gb(shared_data):
+    script = (
+        "import sys; from selfedit.tasks.files import read_tasks; from pathlib import Path;"
+        "n = sum(1 for _ in read_tasks(Path(sys.argv[1])));"
+        "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'));"
+        "print(n, peak.split()[1])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script, str(shared_data("squad/squad_val.json"))],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert int(out[0]) == 2067
+    assert int(out[1]) < 500_000  # KiB; a child's ru_maxrss would be its parent's
