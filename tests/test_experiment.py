@@ -14,7 +14,8 @@ import torch
 
 from selfedit.config import load_settings, make_settings
 from selfedit.errors import ModelError, SettingsError
-from selfedit.evaluation.experiment import load_engine, plan, run_experiment
+from selfedit.evaluation.experiment import dry_run, load_engine, run_experiment
+from selfedit.evaluation.planning import plan
 from selfedit.tasks.world.source import draw_tasks
 from selfedit.tasks.world.tokenizer import build_tokenizer
 from selfedit.tasks.world.train import Recipe, new_model
@@ -244,7 +245,9 @@ def test_another_base_under_the_same_path_is_refused(uninterrupted, fields, tmp_
 def test_the_plan_counts_the_inner_loops_that_run(uninterrupted, fields):
     with sqlite3.connect(uninterrupted / "journal.db") as db:
         ran = db.execute("select count(*) from outcomes").fetchone()[0]
-    assert plan(make_settings(fields))["inner_loops"] == ran
+    planned = dry_run(make_settings(fields))
+    assert planned["inner_loops"] == ran
+    assert planned["estimated_seconds"] > 0
 
 
 def test_a_test_split_look_is_written_to_the_ledger_once(fields, tmp_path):

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from selfedit.config import make_settings
+from selfedit.config import load_settings, make_settings
 from selfedit.errors import RunError
 from selfedit.run import open_run, replace_directory, write_atomically
 
@@ -49,11 +49,17 @@ def test_other_settings_are_refused_and_the_fields_named(tmp_path):
         pass
 
 
+def test_the_written_settings_are_a_file_that_selfedit_runs(tmp_path):
+    with open_run(tmp_path / "r", SETTINGS):
+        pass
+    assert load_settings(tmp_path / "r" / "config.toml") == SETTINGS
+
+
 def test_a_second_process_is_refused_while_the_first_has_it_and_let_in_when_it_died(tmp_path):
     script = textwrap.dedent(f"""
         import sys
         from pathlib import Path
-        from selfedit.config import make_settings
+        from selfedit.config import load_settings, make_settings
         from selfedit.run import open_run
         with open_run(Path({str(tmp_path / "r")!r}), make_settings({{"seed": 3}})):
             print("open", flush=True)
@@ -78,7 +84,7 @@ def test_wall_clock_is_kept_apart_from_the_data(tmp_path):
 
 def test_damaged_settings_and_journal_say_what_to_do(tmp_path):
     (tmp_path / "r").mkdir()
-    (tmp_path / "r" / "settings.json").write_text("{")
+    (tmp_path / "r" / "config.toml").write_text("rounds = ")
     with pytest.raises(RunError, match="damaged"), open_run(tmp_path / "r", SETTINGS):
         pass
     (tmp_path / "q").mkdir()

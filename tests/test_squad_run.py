@@ -1,4 +1,4 @@
-"""`selfedit run` on a SQuAD file with a random Hugging Face checkpoint: every stage, and its numbers say that they mean nothing."""
+"""`selfedit run` on a SQuAD file with a random checkpoint: every stage, and its numbers say that they mean nothing."""
 
 import itertools
 import json

@@ -13,10 +13,13 @@ import os
 import shutil
 import sqlite3
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+import tomli_w
 
 from .config import Settings, differing_fields
 from .errors import DiskError, RunError
@@ -170,13 +173,13 @@ def open_run(directory: Path, settings: Settings, on_event: OnEvent = ignore_eve
 
 def _check_settings(directory: Path, settings: Settings) -> None:
     """Write the settings of a new run; refuse a directory that holds others."""
-    file = directory / "settings.json"
+    file = directory / "config.toml"
     mine = settings.model_dump(mode="json")
     if not file.exists():
-        write_atomically(file, json.dumps(mine, indent=2) + "\n")
+        write_atomically(file, tomli_w.dumps(mine))
         return
     try:
-        theirs = json.loads(file.read_text())
+        theirs = tomllib.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         raise RunError(f"{file}: damaged; move the directory away to start the run anew") from None
     if fields := differing_fields(theirs, mine):

@@ -40,7 +40,7 @@ def runs(stub: Stub) -> list[tuple[Settings, Path]]:
     def plan(settings: Settings) -> dict[str, Any]:
         return {"lines": [f"{settings.rounds} rounds"], "inner_loops": 12, "estimated_seconds": None}
 
-    stub("selfedit.evaluation.experiment", run_experiment=run_experiment, plan=plan)
+    stub("selfedit.evaluation.experiment", run_experiment=run_experiment, dry_run=plan)
     return asked
 
 

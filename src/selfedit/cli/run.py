@@ -54,10 +54,10 @@ def run(
     overrides: dict[str, Any] = {} if seed is None else {"seed": seed}
     settings = load_settings(config, **overrides)
     if dry_run:
-        from ..evaluation.experiment import plan
+        from ..evaluation.experiment import dry_run as rehearse
 
         with choose_view(json_lines) as view:
-            view("plan", plan(settings))
+            view("plan", rehearse(settings))
         return
     name = config.stem if seed is None else f"{config.stem}-seed-{seed}"
     execute(settings, out or Path("runs") / name, json_lines)

@@ -21,6 +21,7 @@ from ..tasks.world.writing import style_of
 from ..types import Answer, Task
 from ..work import Work
 from .ladder import Ladder, Rung, by_kind, paired_rows, verbatim_share
+from .planning import measured_seconds, plan
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "base"
 
@@ -62,38 +63,13 @@ def general_style(line: str) -> str:
     return "question-answer" if "?" in line else "statement"
 
 
-def plan(settings: Settings) -> dict[str, Any]:
-    """What a run will do, and the arithmetic of it. ``estimated_seconds`` is known for the embedded base only (measured)."""
-    t, e, i = settings.tasks, settings.edits, settings.inner
-    training = settings.rounds * t.per_round * e.per_task * i.seeds
-    looks = (settings.rounds + 1) * t.dev
-    rungs = set(settings.ladder.rungs)
-    whole = {
-        "passage_only",
-        "base_edits",
-        "base_self_qa",
-        "perfect_edits",
-        "rl_edits_base_learner",
-        "passage_only_rl_learner",
-    }
-    ladder = len(rungs & whole) * t.evaluation
-    if "rounds" in rungs:
-        ladder += t.evaluation + (settings.rounds - 1) * min(t.evaluation, settings.ladder.middle_tasks)
-    if "best_of_k" in rungs:
-        ladder += min(t.evaluation, settings.ladder.oracle_tasks) * e.per_task
-    if rungs & {"passage_only", "passage_only_rl_learner"} and len(settings.ladder.passage_lr_factors) > 1:
-        ladder += len(settings.ladder.passage_lr_factors) * t.dev
-    total = training + looks + ladder
-    lines = [
-        f"model      {settings.model.path} ({settings.model.dtype})",
-        f"tasks      {t.source}; ladder on {t.evaluation} held-out tasks of split {t.split}",
-        f"training   {settings.rounds} rounds x {t.per_round} tasks x {e.per_task} edits x {i.seeds} seed(s) "
-        f"= {training} inner loops",
-        f"guards     {settings.rounds + 1} looks x {t.dev} development tasks = {looks} inner loops",
-        f"ladder     {', '.join(settings.ladder.rungs)} = {ladder} inner loops",
-        f"total      {total} inner loops x {i.steps} steps x up to {i.batch_size} sequences, rank {i.rank}",
-    ]
-    return {"lines": lines, "inner_loops": total, "estimated_seconds": None}
+def dry_run(settings: Settings) -> dict[str, Any]:
+    """The plan, with the tasks read and, for a model at hand, the seconds estimated. Raises what a run would at its start."""
+    load_source(settings)
+    planned = plan(settings)
+    if settings.model.path == "embedded" or Path(settings.model.path).is_dir():
+        planned["estimated_seconds"] = measured_seconds(settings, load_engine(settings))
+    return planned
 
 
 def run_experiment(settings: Settings, directory: Path, on_event: OnEvent = ignore_event) -> dict[str, Any]:

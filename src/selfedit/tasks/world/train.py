@@ -35,7 +35,7 @@ class Recipe:
     """What decides the trained weights, besides the machine's arithmetic."""
 
     seed: int = 0
-    tokens: int = 18_000_000
+    tokens: int = 14_000_000
     rows: int = 16
     width: int = 256
     d: int = 192

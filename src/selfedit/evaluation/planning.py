@@ -1,0 +1,68 @@
+"""What a run will do, before it does it: the arithmetic, and a short measurement for the time."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from ..config import Settings
+from ..engine.base import Engine
+from ..types import TrainSequence, Update
+
+# A self-edit on the embedded world: lines of about 20 tokens. Only the estimate rests on it.
+_LINE_TOKENS = 24
+
+
+def plan(settings: Settings) -> dict[str, Any]:
+    """What a run will do, and the arithmetic of it: ``{lines, inner_loops, estimated_seconds: None}``."""
+    t, e, i = settings.tasks, settings.edits, settings.inner
+    training = settings.rounds * t.per_round * e.per_task * i.seeds
+    looks = (settings.rounds + 1) * t.dev
+    rungs = set(settings.ladder.rungs)
+    whole = {
+        "passage_only",
+        "base_edits",
+        "base_self_qa",
+        "perfect_edits",
+        "rl_edits_base_learner",
+        "passage_only_rl_learner",
+    }
+    ladder = len(rungs & whole) * t.evaluation
+    if "rounds" in rungs:
+        ladder += t.evaluation + (settings.rounds - 1) * min(t.evaluation, settings.ladder.middle_tasks)
+    if "best_of_k" in rungs:
+        ladder += min(t.evaluation, settings.ladder.oracle_tasks) * e.per_task
+    if rungs & {"passage_only", "passage_only_rl_learner"} and len(settings.ladder.passage_lr_factors) > 1:
+        ladder += len(settings.ladder.passage_lr_factors) * t.dev
+    total = training + looks + ladder
+    lines = [
+        f"model      {settings.model.path} ({settings.model.dtype})",
+        f"tasks      {t.source}; ladder on {t.evaluation} held-out tasks of split {t.split}",
+        f"training   {settings.rounds} rounds x {t.per_round} tasks x {e.per_task} edits x {i.seeds} seed(s) "
+        f"= {training} inner loops",
+        f"guards     {settings.rounds + 1} looks x {t.dev} development tasks = {looks} inner loops",
+        f"ladder     {', '.join(settings.ladder.rungs)} = {ladder} inner loops",
+        f"total      {total} inner loops x {i.steps} steps x up to {i.batch_size} sequences, rank {i.rank}",
+    ]
+    return {"lines": lines, "inner_loops": total, "estimated_seconds": None}
+
+
+def measured_seconds(settings: Settings, engine: Engine) -> float:
+    """Seconds for all inner loops of a run, from one cohort of random updates timed for a few steps on this machine.
+
+    An estimate: writing edits, answering probes and longer passages come on top, edits shorter than the mean take less.
+    """
+    inner, rng = settings.inner, random.Random(0)
+    n, steps = settings.model.members_at_once, min(inner.steps, 3)
+    lines = [engine.encode("a") * _LINE_TOKENS for _ in range(inner.batch_size)]
+    sequences = tuple(TrainSequence(tuple(ids[:_LINE_TOKENS]), (True,) * _LINE_TOKENS) for ids in lines)
+    updates = [
+        Update(sequences, steps, inner.batch_size, inner.lr, inner.rank, inner.alpha, rng.randrange(1 << 31))
+        for _ in range(n)
+    ]
+    engine.fit(updates[:1])  # first-use costs
+    began = time.perf_counter()
+    engine.fit(updates)
+    seconds_per_loop = (time.perf_counter() - began) / n * inner.steps / steps
+    return round(seconds_per_loop * plan(settings)["inner_loops"], 1)
