@@ -80,10 +80,10 @@ class TaskSettings(Section):
     """Where contexts come from, and how many are drawn. Train, development and test tasks never overlap."""
 
     source: str = Field("world", description="'world', or a tasks file (SQuAD v1 JSON, flat JSON, JSONL)")
-    families: tuple[Literal["e1", "e2", "e3"], ...] = Field(("e1", "e2"), description="families of world passages")
+    families: tuple[Literal["e1", "e2", "e3"], ...] = Field(("e1",), description="families of world passages")
     probes_per_kind: int = Field(2, ge=1, description="world probes of each kind in one task")
-    per_round: int = Field(24, ge=1, description="training contexts drawn each round")
-    dev: int = Field(24, ge=1, description="development tasks: the guards' look, and passage_only's learning rate")
+    per_round: int = Field(20, ge=1, description="training contexts drawn each round")
+    dev: int = Field(16, ge=1, description="development tasks: the guards' look, and passage_only's learning rate")
     evaluation: int = Field(60, ge=1, description="held-out tasks of the ladder")
     split: Literal["dev", "test"] = Field("dev", description="which held-out tasks the ladder uses; test is ledgered")
 
@@ -92,7 +92,7 @@ class EditSettings(Section):
     """How self-edits are sampled and bounded."""
 
     form: Form = Field("implications", description="which prompt the policy answers")
-    per_task: int = Field(5, ge=1, description="self-edits sampled for each context")
+    per_task: int = Field(4, ge=1, description="self-edits sampled for each context")
     max_new_tokens: int = Field(176, ge=1, description="longest self-edit, in tokens")
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -105,7 +105,7 @@ class InnerSettings(Section):
 
     steps: int = Field(16, ge=1, description="optimiser steps")
     batch_size: int = Field(8, ge=1, description="sequences a step")
-    lr: float = Field(5e-3, gt=0)
+    lr: float = Field(1e-2, gt=0)
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     schedule: Literal["linear", "constant"] = "linear"
@@ -167,10 +167,10 @@ class LadderSettings(Section):
     """Which ways of preparing a model are compared, on the same held-out tasks."""
 
     rungs: tuple[Rung, ...] = Field(ALL_RUNGS, description="those a data set cannot have are left out")
-    oracle_tasks: int = Field(24, ge=1, description="tasks of best_of_k")
-    middle_tasks: int = Field(24, ge=1, description="tasks of the rounds before the last")
+    oracle_tasks: int = Field(12, ge=1, description="tasks of best_of_k")
+    middle_tasks: int = Field(20, ge=1, description="tasks of the rounds before the last")
     passage_lr_factors: tuple[float, ...] = Field(
-        (0.5, 1.0, 2.0), description="multiples of inner.lr; the best on development is passage_only's"
+        (0.5, 1.0), description="multiples of inner.lr; the best on development is passage_only's"
     )
 
 
