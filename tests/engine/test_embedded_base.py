@@ -1,0 +1,81 @@
+"""The base that ships: it loads, it reads, and K members on it equal PEFT one at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from made_updates import distance
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from selfedit.config import make_settings
+from selfedit.engine.lora import initial_adapter
+from selfedit.engine.reference import peft_fit
+from selfedit.engine.torch_engine import TorchEngine
+from selfedit.evaluation.card import hits, known_questions, reading_probes
+from selfedit.evaluation.experiment import EMBEDDED, load_engine
+from selfedit.rewards.outcomes import Rewarder, parse_edit
+from selfedit.tasks.world.source import draw_tasks
+from selfedit.tasks.world.tokenizer import build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def base() -> TorchEngine:
+    engine = load_engine(make_settings({}))
+    assert isinstance(engine, TorchEngine)
+    return engine
+
+
+def test_it_ships_small_as_safetensors_and_loads_as_any_checkpoint() -> None:
+    assert sum(file.stat().st_size for file in EMBEDDED.iterdir()) <= 15e6
+    assert not list(EMBEDDED.glob("*.bin"))
+    model = AutoModelForCausalLM.from_pretrained(EMBEDDED)
+    assert 2.5e6 <= sum(p.numel() for p in model.parameters()) <= 6e6
+    assert model.dtype == torch.bfloat16
+
+
+def test_its_tokenizer_is_the_one_that_the_script_builds() -> None:
+    shipped, built = AutoTokenizer.from_pretrained(EMBEDDED), build_tokenizer()
+    assert shipped.get_vocab() == built.get_vocab()
+
+
+def test_it_reads_one_entity_and_knows_what_it_was_taught_and_nothing_else(base: TorchEngine) -> None:
+    assert sum(hits(base, reading_probes("dev", "e1", "direct", 60))) >= 54
+    assert sum(hits(base, known_questions("direct", 60))) >= 57
+    assert sum(hits(base, reading_probes("dev", "e1", "direct", 60, with_passage=False))) <= 5
+
+
+def test_members_on_it_get_what_peft_gives_each_alone_and_answer_the_same(base: TorchEngine) -> None:
+    settings = make_settings({"inner": {"steps": 4, "lr": 1e-3, "rank": 8, "alpha": 16.0}})
+    rewarder, tasks = Rewarder(base, settings), draw_tasks("dev", ("e1",), 3, seed=2)
+    updates = [rewarder.update_for(parse_edit(base, settings, t, t.gold_edit), k) for k, t in enumerate(tasks)]
+    before = base.base_sha256()
+    bank = base.fit(updates)
+    assert base.base_sha256() == before
+    references = []
+    for k, one in enumerate(updates):
+        start = initial_adapter(base._layout, one.rank, one.alpha, one.seed)
+        reference, _ = peft_fit(EMBEDDED, one, start)
+        references.append(reference)
+        assert distance(bank.adapter(k), reference) <= 1e-4
+    asked = [[base.encode_prompt(f" Question: {probe.question} Answer:") for probe in task.probes] for task in tasks]
+    assert base.answer(bank, asked, max_new_tokens=8) == base.answer(base.bank(references), asked, max_new_tokens=8)
+
+
+def test_a_member_exported_from_it_answers_the_same_in_peft(base: TorchEngine, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    settings = make_settings({})
+    task = draw_tasks("dev", ("e1",), 1, seed=3)[0]
+    bank = base.fit([Rewarder(base, settings).update_for(parse_edit(base, settings, task, task.gold_edit), 1)])
+    bank.adapter(0).save(tmp_path / "adapter")
+    plain = AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
+    peft = PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
+    prompts = [base.encode_prompt(f" Question: {probe.question} Answer:") for probe in task.probes]
+    ours = base.answer(bank, [prompts], max_new_tokens=8)[0]
+    for prompt, text in zip(prompts, ours, strict=True):
+        ids = torch.tensor([prompt])
+        written = peft.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+        stop = written[0, len(prompt) :].tolist()
+        assert base.decode(stop[: stop.index(base.eos_id)] if base.eos_id in stop else stop) == text
