@@ -218,4 +218,4 @@ def _wanted(wanted: object) -> str:
 def _shortcuts(shortcuts: object) -> str:
     if not isinstance(shortcuts, Mapping):
         return ""
-    return ", ".join(f"{plain(name)} {percent(value)}" for name, value in shortcuts.items())
+    return ", ".join(f"{plain(name)} {percent(value, 0)}" for name, value in shortcuts.items())
