@@ -195,7 +195,7 @@ def test_world_check_shows_the_card_and_misses_are_no_error(capsys: pytest.Captu
     assert main(["world", "check", "--json", "card.json"]) == 0
     out = capsys.readouterr().out
     assert "✗ missed" in out
-    assert "always the first name 33.0 %" in out
+    assert "always the first name 33 %" in out
     assert json.loads(Path("card.json").read_text()) == card_rows()
 
 
