@@ -107,6 +107,6 @@ def test_styles_are_recognised_from_the_lines_themselves():
     rng = random.Random(2)
     story = draw_story(rng, "train", "e2")
     for style in ("qa", "qa_reversed", "qa_vague", "forward", "reversed", "vague", "qa_derived", "derived"):
-        lines = edit_lines(rng, story, ["Told."], {style: 1.0}, longest=4)
+        lines = edit_lines(rng, story, ["Told."], {style: 1.0}, longest=40)
         assert {style_of(line) for line in lines} <= {style, "qa", "forward"}
-        assert style in {style_of(line) for line in lines} or "reversed" in style
+        assert style in {style_of(line) for line in lines}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -92,7 +91,7 @@ def run_experiment(settings: Settings, directory: Path, on_event: OnEvent = igno
 
 
 def _run(run: Run) -> dict[str, Any]:
-    settings, began = run.settings, time.perf_counter()
+    settings = run.settings
     run.emit("plan", **plan(settings))
     source, engine = load_source(settings), load_engine(settings)
     before = run.once("base", lambda: {"sha256": engine.base_sha256()})["sha256"]
@@ -106,10 +105,8 @@ def _run(run: Run) -> dict[str, Any]:
     trained = reinforce(work, source)
     rungs = Ladder(work, trained, tasks, dev).climb()
     summary = _summary(run, trained, rungs, engine, before)
-    summary["timing"] = {
-        "total_seconds": round(time.perf_counter() - began, 1),
-        "stages": _stage_seconds(run.seconds()),
-    }
+    seconds = run.seconds()  # of every chunk, also those of a process that was killed
+    summary["timing"] = {"total_seconds": round(sum(seconds.values()), 1), "stages": _stage_seconds(seconds)}
     return summary
 
 
