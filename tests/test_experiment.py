@@ -113,7 +113,11 @@ def test_the_journal_answers_what_was_written_and_what_it_was_worth(uninterrupte
 
 
 def test_the_same_settings_give_the_same_journal(uninterrupted, fields, tmp_path):
-    run_experiment(make_settings(fields), tmp_path / "again")
+    told = []
+    run_experiment(make_settings(fields), tmp_path / "again", lambda kind, data: told.append((kind, data)))
+    followed = [data for kind, data in told if kind == "edit"]
+    assert [data["when"] for data in followed] == ["before", "after"]  # the same passage, live
+    assert followed[0]["answers"][0]["question"] == followed[1]["answers"][0]["question"]
     assert journal_of(tmp_path / "again") == journal_of(uninterrupted)
     assert summary_of(tmp_path / "again") == summary_of(uninterrupted)
 

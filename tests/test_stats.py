@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from selfedit.stats import bootstrap, bootstrap_seeds, paired
+from selfedit.stats import bootstrap, bootstrap_seeds, paired, ratio_seeds
 
 
 def test_the_interval_covers_the_true_mean_about_95_times_in_100():
@@ -45,3 +45,12 @@ def test_nothing_and_nan_are_refused(values):
 def test_other_tasks_are_refused():
     with pytest.raises(ValueError, match="same tasks"):
         paired([1.0], [1.0, 2.0])
+
+
+def test_a_ratio_of_proportional_values_is_exact_and_one_by_about_zero_is_none():
+    rng = np.random.default_rng(3)
+    below = [rng.random(30) + 0.1 for _ in range(3)]
+    interval = ratio_seeds([row / 4 for row in below], below)
+    assert interval is not None
+    assert (interval.low, interval.mean, interval.high) == pytest.approx((0.25, 0.25, 0.25))
+    assert ratio_seeds(below, [rng.standard_normal(30) for _ in range(3)]) is None

@@ -35,17 +35,40 @@ def bootstrap_seeds(values_by_seed: Sequence[Sequence[float]], seed: int = 0) ->
 
     One seed reduces to a bootstrap over tasks.
     """
+    rows = _checked(values_by_seed)
+    low, high = np.percentile(_draws(rows, seed), (2.5, 97.5))
+    return Interval(float(np.mean([row.mean() for row in rows])), float(low), float(high), sum(map(len, rows)))
+
+
+def ratio_seeds(above: Sequence[Sequence[float]], below: Sequence[Sequence[float]], seed: int = 0) -> Interval | None:
+    """mean(above) / mean(below) over seeds and the same tasks, resampled together; None where below's mean may be 0."""
+    tops, bottoms = _checked(above), _checked(below)
+    if [len(row) for row in tops] != [len(row) for row in bottoms]:
+        raise ValueError("a ratio needs the same tasks in both of its parts")
+    # The same generator state and shapes: both parts are drawn at the same tasks.
+    top, bottom = _draws(tops, seed), _draws(bottoms, seed)
+    if np.percentile(bottom, 2.5) <= 0:
+        return None
+    low, high = np.percentile(top / bottom, (2.5, 97.5))
+    mean = float(np.mean([r.mean() for r in tops]) / np.mean([r.mean() for r in bottoms]))
+    return Interval(mean, float(low), float(high), sum(map(len, tops)))
+
+
+def _checked(values_by_seed: Sequence[Sequence[float]]) -> list[NDArray[np.float64]]:
     rows = [np.asarray(values, dtype=float) for values in values_by_seed]
     if not rows or any(len(row) == 0 for row in rows):
         raise ValueError("a mean needs at least one value; no task was evaluated")
     if not all(np.isfinite(row).all() for row in rows):
         raise ValueError("a mean needs finite values")
+    return rows
+
+
+def _draws(rows: Sequence[NDArray[np.float64]], seed: int) -> NDArray[np.float64]:
+    """DRAWS resampled means: tasks within each seed, then seeds."""
     rng = np.random.default_rng(seed)
     resampled = np.stack([_resampled_means(row, rng) for row in rows])  # (seeds, DRAWS)
     picked = rng.integers(0, len(rows), (len(rows), DRAWS))
-    draws = np.take_along_axis(resampled, picked, axis=0).mean(axis=0)
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return Interval(float(np.mean([row.mean() for row in rows])), float(low), float(high), sum(map(len, rows)))
+    return np.take_along_axis(resampled, picked, axis=0).mean(axis=0)  # type: ignore[no-any-return]
 
 
 def _resampled_means(row: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ _OUTCOMES = TypeAdapter(list[Outcome])
 _BEFORE = TypeAdapter(list[Before])
 _ANSWERS = TypeAdapter(list[tuple[Answer, ...]])
 TASKS_PER_CHUNK = 8
+COHORTS_PER_CHUNK = 2  # so that the engine can put members of about the same size together
 
 
 class Work:
@@ -94,7 +95,7 @@ class Work:
     ) -> list[Outcome]:
         """Every trial's outcome; ``before[i]`` belongs to trial i."""
         outcomes: list[Outcome] = []
-        size = self.settings.model.members_at_once
+        size = COHORTS_PER_CHUNK * self.settings.model.members_at_once
         for start in range(0, len(trials), size):
             part = slice(start, start + size)
 

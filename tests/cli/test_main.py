@@ -65,7 +65,7 @@ def test_help_teaches_the_verbs_and_how_to_start(capsys: pytest.CaptureFixture[s
     [
         ("demo", "--out --seed --rounds --json"),
         ("run", "CONFIG --out --seed --dry-run --json"),
-        ("report", "RUN"),
+        ("report", "RUNS --json --chart"),
         ("world check", "--json --model"),
         ("world sample", "--n --family --split --seed --form --out"),
     ],
@@ -150,10 +150,50 @@ def test_run_takes_its_settings_from_the_file(runs: list[tuple[Settings, Path]])
     Path("mine.toml").write_text("rounds = 4\n[inner]\nsteps = 7\n")
     assert main(["run", "mine.toml"]) == 0
     assert main(["run", "mine.toml", "--seed", "9"]) == 0
+    assert main(["run", "mine.toml", "--seed", "9", "--out", "here"]) == 0
     assert [(s.seed, s.rounds, s.inner.steps, str(d)) for s, d in runs] == [
         (0, 4, 7, "runs/mine"),
-        (9, 4, 7, "runs/mine-seed-9"),
+        (9, 4, 7, "runs/mine/seed-9"),
+        (9, 4, 7, "here"),
     ]
+
+
+def _finished(directory: Path, seed: int) -> None:
+    directory.mkdir(parents=True)
+    summary = full_summary()
+    names = [row["rung"] for row in summary["ladder"]]
+    summary |= {"seed": seed, "per_task": {name: {f"{seed}-{i}": i / 10 for i in range(9)} for name in names}}
+    summary |= {"base_sha256_before": "b", "verbatim_share": 0.0, "timing": {}}
+    for row in summary["ladder"]:
+        row["failed_edits"] = 0
+    (directory / "summary.json").write_text(json.dumps(summary))
+
+
+def test_several_seeds_make_a_run_each_and_a_pooled_result(
+    capsys: pytest.CaptureFixture[str], runs: list[tuple[Settings, Path]]
+) -> None:
+    Path("mine.toml").write_text("rounds = 2\n")
+    for seed in (5, 6):
+        _finished(Path(f"runs/mine/seed-{seed}"), seed)
+    assert main(["run", "mine.toml", "--seed", "5", "6"]) == 0
+    assert [(s.seed, str(d)) for s, d in runs] == [(5, "runs/mine/seed-5"), (6, "runs/mine/seed-6")]
+    assert "Seeds 5, 6 together" in capsys.readouterr().out
+    pooled = json.loads(Path("runs/mine/pooled.json").read_text())
+    assert [row["seed"] for row in pooled["seeds"]] == [5, 6]
+    assert Path("runs/mine/ladder.svg").read_text().startswith("<svg")
+
+
+def test_report_pools_runs_and_refuses_the_same_seed_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("a", 1), ("b", 2), ("c", 2)):
+        _finished(Path(name), seed)
+    assert main(["report", "a", "b", "--json", "p.json", "--chart", "p.png"]) == 0
+    assert Path("p.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(Path("p.json").read_text())["ladder"][0]["n_tasks"] == 120
+    assert "Seeds 1, 2 together" in capsys.readouterr().out
+    assert main(["report", "b", "c"]) == 2
+    assert "a seed comes twice" in capsys.readouterr().err
+    assert main(["report", "a", "b", "--chart", "p.gif"]) == 2
+    assert "saved as .png or .svg" in capsys.readouterr().err
 
 
 def test_a_dry_run_plans_and_runs_nothing(

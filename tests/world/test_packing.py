@@ -60,3 +60,14 @@ def test_a_document_that_does_not_fit_is_left_out_whole(packer):
 def test_the_same_step_gives_the_same_batch(packer):
     a, b = packer.batch(4, 128, drawn("grow", 7)), packer.batch(4, 128, drawn("grow", 7))
     assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+
+
+def test_words_remembered_give_the_same_ids_as_whole_texts(packer):
+    tokenizer = build_tokenizer().backend_tokenizer
+    texts = ["", " ", "\n", "Passage: a\n", "  two  spaces \n\n", "It's Ünï — ☃ 12,5!", "\t\u00a0x\u3000"]
+    for stage in ("bind", "grow", "full"):
+        for seed in range(20):
+            doc = drawn(stage, seed)()
+            texts += [doc.prefix, *(text for branch in doc.branches for text, _ in branch)]
+    for text in texts:
+        assert packer.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids

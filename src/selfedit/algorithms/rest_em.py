@@ -2,7 +2,7 @@
 
 The E-step is the round's outcomes; the M-step is supervised fine-tuning of the policy on the prompts and completions of the
 edits that helped most. The paper keeps the argmax of k without asking for a gain (16-20 % of its winners had none);
-``positive_only`` does, and accuracy ties go to the better gold log-likelihood.
+``positive_only`` does, and ``rank_by`` may order by the gold answers' log-likelihood, at first or among ties.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def select(judged: Sequence[Judged], settings: AlgorithmSettings) -> list[Judged
     kept: list[Judged] = []
     for items in by_task.values():
         items.sort(
-            key=lambda j: (j.gain or 0.0, (j.logprob or 0.0) if settings.break_ties else 0.0, -j.edit.index),
+            key=lambda j: (*(getattr(j, name) or 0.0 for name in settings.rank_by), -j.edit.index),
             reverse=True,
         )
         kept += items[: settings.keep]

@@ -37,7 +37,7 @@ def demo(
     seed
         Root of every random number; another seed is another draw of passages.
     rounds
-        Rounds of reinforcement learning (default: 2).
+        Rounds of reinforcement learning (default: 3).
     json_lines
         Print one JSON object a line instead of the live view.
     """

@@ -30,7 +30,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from ..report.table import ladder_table, mark, verdict_text
+from ..report.table import ladder_table, mark, paired_table, verdict_text
 from ..report.words import (
     count,
     decimal,
@@ -135,6 +135,7 @@ class ConsoleView:
             "rung": self._rung,
             "warning": self._warning,
             "done": self._done,
+            "pooled": lambda data: show_pooled(self.console, data),
         }
 
     def __enter__(self) -> ConsoleView:
@@ -303,6 +304,27 @@ def show_result(console: Console, summary: Mapping[str, Any], directory: object 
     if directory is not None:
         # One unbroken line: a wrapped path can't be clicked or copied.
         console.print(Text(f"Report: {plain(Path(str(directory)) / 'report.html')}"), soft_wrap=True)
+
+
+def show_paired(console: Console, summary: Mapping[str, Any]) -> None:
+    """The differences between rungs on the same tasks."""
+    console.print()
+    console.print(paired_table(summary))
+
+
+def show_pooled(console: Console, pooled: Mapping[str, Any]) -> None:
+    """Several seeds' runs as one: the ladder, the differences, and how much of what was possible RL gave."""
+    seeds = [plain(row.get("seed", "?")) for row in rows(pooled, "seeds")]
+    console.print(Text(f"\nSeeds {', '.join(seeds)} together; intervals over seeds and tasks:", style="bold"))
+    show_paired(console, pooled)
+    show_result(console, pooled)
+    share = pooled.get("share_of_possible") or {}
+    if share:
+        console.print(
+            Text(
+                f"Of what perfect notes gain over the base's, RL gave {percent(share.get('mean'))} ({interval(share)})."
+            )
+        )
 
 
 def _bars(console: Console) -> Progress:

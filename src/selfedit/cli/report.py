@@ -2,35 +2,76 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from json import dumps, loads
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 
+from .progress import show_paired, show_pooled, show_result
 
-def report(run: Path, /) -> None:
-    """Write a run's report.html again from its summary.json, and print its tables.
+
+def report(
+    *runs: Path,
+    json: Annotated[Path | None, Parameter(show_default=False)] = None,
+    chart: Annotated[Path | None, Parameter(show_default=False)] = None,
+) -> None:
+    """Print a finished run's tables and write its report.html again; pool runs that differ in their seed alone.
 
     For example:
       selfedit report runs/demo-seed-0
+      selfedit report runs/demo-seed-0 runs/demo-seed-1 --json pooled.json
 
     Parameters
     ----------
-    run
-        Directory of a finished run.
+    runs
+        Directories of finished runs.
+    json
+        File for the pooled result: the ladder and the paired differences, of
+        each seed and of all.
+    chart
+        File for the pooled ladder as a picture, .svg or .png.
     """
+    from ..errors import RunError
     from ..report.html import write_report
-    from ..report.table import paired_table, rounds_table
-    from .progress import show_result
+    from ..report.table import rounds_table
 
-    summary = read_summary(run)
-    write_report(summary, run / "report.html")
+    if not runs:
+        raise RunError("no run to report on; give the directory of a run, such as runs/demo-seed-0")
     console = Console(highlight=False)
-    console.print(rounds_table(summary))
-    console.print()
-    console.print(paired_table(summary))
-    show_result(console, summary, run)
+    for run in runs:
+        summary = read_summary(run)
+        write_report(summary, run / "report.html")
+        if len(runs) == 1:
+            console.print(rounds_table(summary))
+            console.print()
+    if len(runs) == 1:
+        show_paired(console, summary)
+        show_result(console, summary, runs[0])
+    if len(runs) > 1 or json or chart:
+        pooled = write_pooled(runs, json, chart)
+        if len(runs) > 1:
+            show_pooled(console, pooled)
+
+
+def write_pooled(runs: Sequence[Path], json_file: Path | None, chart: Path | None) -> dict[str, Any]:
+    """The runs' pooled result, written as JSON and as a picture where asked."""
+    from ..errors import RunError
+    from ..evaluation.pooled import pool
+    from ..report.charts import save_ladder
+    from ..run import write_atomically
+
+    pooled = pool([read_summary(run) for run in runs])
+    try:
+        if json_file is not None:
+            write_atomically(json_file, dumps(pooled, indent=1, allow_nan=False) + "\n")
+        if chart is not None:
+            save_ladder(pooled, chart)
+    except (OSError, ValueError) as error:
+        raise RunError(f"the pooled result can't be written: {error}") from None
+    return pooled
 
 
 def read_summary(run: Path) -> dict[str, Any]:
@@ -41,7 +82,7 @@ def read_summary(run: Path) -> dict[str, Any]:
     if not run.is_dir():
         raise RunError(f"{run}: no such directory; give the directory of a run, such as runs/demo-seed-0")
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(
             f"{path}: not there; the run isn't finished, start it again and it goes on where it was"

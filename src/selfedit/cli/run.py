@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -13,7 +13,7 @@ def run(
     /,
     *,
     out: Path | None = None,
-    seed: int | None = None,
+    seed: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
     dry_run: Annotated[bool, Parameter(show_default=False)] = False,
     json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
 ) -> None:
@@ -33,6 +33,7 @@ def run(
     For example:
       selfedit run my.toml --dry-run
       selfedit run my.toml
+      selfedit run my.toml --seed 1 2 3
       selfedit run runs/demo-seed-0/config.toml --out runs/again
 
     Parameters
@@ -40,24 +41,37 @@ def run(
     config
         TOML file of settings.
     out
-        Directory of the run (default: runs/NAME, after the file; with --seed, runs/NAME-seed-N).
+        Directory of the run (default: runs/NAME, after the file).
     seed
-        Root of every random number, in place of the file's.
+        Root of every random number, in place of the file's; the run is then in
+        runs/NAME/seed-N. Several make a run each, and their pooled result beside
+        them (pooled.json, ladder.svg).
     dry_run
         Print what would be done and about how long it takes, and stop.
     json_lines
         Print JSON, one object a line, instead of the live view.
     """
     from ..config import load_settings
+    from .report import write_pooled
     from .running import choose_view, execute
 
-    overrides: dict[str, Any] = {} if seed is None else {"seed": seed}
-    settings = load_settings(config, **overrides)
+    overrides: list[dict[str, int]] = [{"seed": n} for n in dict.fromkeys(seed or [])] or [{}]
+    all_settings = [load_settings(config, **override) for override in overrides]
     if dry_run:
         from ..evaluation.experiment import dry_run as rehearse
 
         with choose_view(json_lines) as view:
-            view("plan", rehearse(settings))
+            for settings in all_settings:
+                view("plan", rehearse(settings))
         return
-    name = config.stem if seed is None else f"{config.stem}-seed-{seed}"
-    execute(settings, out or Path("runs") / name, json_lines)
+    directory = out or Path("runs") / config.stem
+    if not seed or (out and len(all_settings) == 1):
+        execute(all_settings[0], directory, json_lines)
+        return
+    directories = [directory / f"seed-{settings.seed}" for settings in all_settings]
+    for settings, own in zip(all_settings, directories, strict=True):
+        execute(settings, own, json_lines)
+    if len(directories) == 1:
+        return
+    with choose_view(json_lines) as view:
+        view("pooled", write_pooled(directories, directory / "pooled.json", directory / "ladder.svg"))

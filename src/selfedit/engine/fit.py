@@ -79,6 +79,12 @@ def minibatches(update: Update) -> list[list[int]]:
     return out[: update.steps]
 
 
+def tokens_per_step(update: Update) -> float:
+    """Tokens of an average minibatch."""
+    mean = sum(len(s.ids) for s in update.sequences) / len(update.sequences)
+    return mean * min(update.batch_size, len(update.sequences))
+
+
 def lr_at(update: Update, step: int) -> float:
     """The learning rate of a step (from 0): constant, or falling linearly to 0 after the last."""
     return update.lr * (1.0 if update.schedule == "constant" else (update.steps - step) / update.steps)
@@ -94,7 +100,7 @@ def fit(
     members_at_once: int,
     on_step: OnStep | None,
 ) -> Bank:
-    """Train every update; cohorts of ``members_at_once`` in the given order.
+    """Train every update, in cohorts of ``members_at_once`` of about the same size.
 
     Raises:
         UpdateError: an update can't be trained on, or there are none; nothing was trained then.
@@ -109,10 +115,11 @@ def fit(
     bank = Bank(layout, flat, [u.rank for u in updates], [u.alpha for u in updates])
     bank.trained_tokens, bank.losses = [0] * len(updates), [[] for _ in updates]
     total, done = sum(u.steps for u in updates), 0
+    # Most steps first: the members still training are then always the first rows, and nothing needs to move. Then by size:
+    # every member of a cohort gets the rows that its largest one needs, the rest is padding.
+    order = sorted(range(len(updates)), key=lambda k: (-updates[k].steps, -tokens_per_step(updates[k])))
     for first in range(0, len(updates), members_at_once):
-        members = list(range(first, min(first + members_at_once, len(updates))))
-        # Longest first: the members still training are then always the first rows, and nothing needs to move.
-        members.sort(key=lambda k: -updates[k].steps)
+        members = order[first : first + members_at_once]
         cohort = Cohort(body, bank, members, updates, init)
         with beside([t.path for t in layout.targets]) as place:
             for step in range(updates[members[0]].steps):

@@ -46,7 +46,7 @@ def load_engine(settings: Settings) -> Engine:
         allow_pickle=model.allow_pickle,
         members_at_once=model.members_at_once,
         device=model.device,
-        targets=model.targets,
+        targets=settings.targets,
     )
 
 

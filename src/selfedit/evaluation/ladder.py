@@ -63,21 +63,27 @@ class Ladder:
         """Every configured rung that these tasks can have, in the order of the settings."""
         steps = {
             "no_edit": lambda: self._add(self._no_edit(None)),
-            "passage_only": lambda: self._add(self._passage("passage_only", None)),
-            "base_edits": lambda: self._add(self._written("base_edits", None, None, self.tasks)),
+            "passage_only": lambda: self._add(self._passage("passage_only", None, self.tasks)),
+            "base_edits": lambda: self._follow("before", self._written("base_edits", None, None, self.tasks)),
             "base_self_qa": lambda: self._add(self._written("base_self_qa", None, None, self.tasks, "self_qa")),
             "rounds": self._rounds,
             "best_of_k": self._best_of_k,
             "perfect_edits": self._perfect,
             "rl_edits_base_learner": lambda: self._add(
-                self._written("rl_edits_base_learner", self._last, None, self.tasks)
+                self._written("rl_edits_base_learner", self._last, None, self._fewer)
             ),
-            "passage_only_rl_learner": lambda: self._add(self._passage("passage_only_rl_learner", self._last)),
+            "passage_only_rl_learner": lambda: self._add(
+                self._passage("passage_only_rl_learner", self._last, self._fewer)
+            ),
             "in_context": self._in_context,
         }
         for name in self.settings.ladder.rungs:
             steps[name]()
         return self.rungs
+
+    @property
+    def _fewer(self) -> list[Task]:
+        return self.tasks[: self.settings.ladder.middle_tasks]
 
     @property
     def _last(self) -> Adapter | None:
@@ -86,6 +92,13 @@ class Ladder:
     def _add(self, rung: Rung) -> None:
         self.rungs[rung.name] = rung
         self.work.run.emit("rung", **rung.row())
+
+    def _follow(self, when: str, rung: Rung) -> None:
+        """Add the rung, and show the first task's edit with the answers it leads to."""
+        self._add(rung)
+        self.work.run.emit(
+            "edit", when=when, rung=rung.name, lines=edit_lines(rung.texts[0]), answers=list(map(vars, rung.answers[0]))
+        )
 
     def _stage(self, name: str, text: str, total: int) -> None:
         self.work.run.emit("stage", name=f"ladder/{name}", text=text, total=total)
@@ -132,11 +145,11 @@ class Ladder:
             name, tasks, accuracy, answers, self.settings.inner.steps, _mean_tokens(outcomes), _failed(outcomes)
         )
 
-    def _passage(self, name: str, learner: Adapter | None) -> Rung:
+    def _passage(self, name: str, learner: Adapter | None, tasks: list[Task]) -> Rung:
         lr = self._passage_lr()
-        self._stage(name, "Training on the raw passage alone, with the same number of steps", len(self.tasks))
-        parsed = [parse_passage(self.work.engine, self.settings, task) for task in self.tasks]
-        return self._tried(name, learner, self.tasks, parsed, lr)
+        self._stage(name, "Training on the raw passage alone, with the same number of steps", len(tasks))
+        parsed = [parse_passage(self.work.engine, self.settings, task) for task in tasks]
+        return self._tried(name, learner, tasks, parsed, lr)
 
     def _passage_lr(self) -> float:
         """The learning rate that suits raw passages best, chosen on development tasks (a fair chance for the baseline)."""
@@ -175,8 +188,9 @@ class Ladder:
     def _rounds(self) -> None:
         last = len(self.trained.policies) - 1
         for number, policy in enumerate(self.trained.policies[1:], start=1):
-            tasks = self.tasks if number == last else self.tasks[: self.settings.ladder.middle_tasks]
-            self._add(self._written(f"round_{number}", policy, policy, tasks))
+            tasks = self.tasks if number == last else self._fewer
+            rung = self._written(f"round_{number}", policy, policy, tasks)
+            self._follow("after", rung) if number == last else self._add(rung)
 
     def _best_of_k(self) -> None:
         """An oracle that sees the probes: the best of k base edits on each task."""

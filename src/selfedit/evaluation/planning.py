@@ -25,12 +25,12 @@ def plan(settings: Settings) -> dict[str, Any]:
         "base_edits",
         "base_self_qa",
         "perfect_edits",
-        "rl_edits_base_learner",
-        "passage_only_rl_learner",
     }
+    fewer = min(t.evaluation, settings.ladder.middle_tasks)
     ladder = len(rungs & whole) * t.evaluation
+    ladder += len(rungs & {"rl_edits_base_learner", "passage_only_rl_learner"}) * fewer
     if "rounds" in rungs:
-        ladder += t.evaluation + (settings.rounds - 1) * min(t.evaluation, settings.ladder.middle_tasks)
+        ladder += t.evaluation + (settings.rounds - 1) * fewer
     if "best_of_k" in rungs:
         ladder += min(t.evaluation, settings.ladder.oracle_tasks) * e.per_task
     if rungs & {"passage_only", "passage_only_rl_learner"} and len(settings.ladder.passage_lr_factors) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from .documents import Document
+
+_WORD = re.compile(r"\s*\S+|\s+$")
 
 
 @dataclass
@@ -33,10 +36,16 @@ class Packer:
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.bos, self.eos = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)  # type: ignore[arg-type]
         self._encode = tokenizer.backend_tokenizer.encode
+        self._known: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
-        return self._encode(text, add_special_tokens=False).ids
+        """Token ids of a text, without special tokens. Word by word, remembered: no token of the world spans two words."""
+        ids: list[int] = []
+        for word in _WORD.findall(text):
+            if word not in self._known:
+                self._known[word] = self._encode(word, add_special_tokens=False).ids
+            ids += self._known[word]
+        return ids
 
     def segments(self, doc: Document) -> list[tuple[list[int], list[float]]]:
         """Token ids and loss weights of the prefix (may be empty) and of each branch; labels are the next token."""

@@ -24,22 +24,26 @@ _WORD = re.compile(r" ?[A-Za-z]+|[^A-Za-z\s]+")
 
 
 def vocabulary() -> list[str]:
-    """Every word of the world as it stands in text (with its leading space), in a fixed order."""
+    """Every word of the world as it stands in text (with its leading space), in a fixed order: the drawn documents only
+    bring in words that the lists lack, and these are sorted, so that another mixture gives the same ids.
+    """
     texts = [" " + word for kind in IDENTIFYING for part in words(kind) for word in part]
     texts += [" " + word for category in CATEGORIES.values() for word in category]
     for relation in RELATIONS:
         texts += [" " + t for t in (relation.noun, *relation.prose, *relation.ask, *relation.reword, *relation.reverse)]
+    drawn_texts: list[str] = []
     rng, known = random.Random(0), closed_book_stories()
     for stage in ("bind", "grow", "full"):
         for _ in range(3000):
             drawn = document(rng, stage, known)  # type: ignore[arg-type]
-            texts += [drawn.prefix, *(text for branch in drawn.branches for text, _ in branch)]
-    texts.append(" " + perfect_edit(rng, draw_story(rng, "pretrain", "e2")))
-    found: dict[str, None] = {}
-    for text in texts:
-        for word in _WORD.findall(re.sub(r"\{\w\}('s)?", "", text)):
-            found.setdefault(word, None)
-    return list(found)
+            drawn_texts += [drawn.prefix, *(text for branch in drawn.branches for text, _ in branch)]
+    drawn_texts.append(" " + perfect_edit(rng, draw_story(rng, "pretrain", "e2")))
+    listed = dict.fromkeys(_words(texts))
+    return [*listed, *sorted(set(_words(drawn_texts)) - set(listed))]
+
+
+def _words(texts: list[str]) -> list[str]:
+    return [word for text in texts for word in _WORD.findall(re.sub(r"\{\w\}('s)?", "", text))]
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

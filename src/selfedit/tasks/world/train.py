@@ -65,7 +65,7 @@ class Recipe:
 
     def bind_progress(self, step: int) -> float:
         """How far the first stage is, 0..1."""
-        return min(1.0, step / (self.bind_until * self.steps))
+        return min(1.0, step / max(1.0, self.bind_until * self.steps))
 
     def stage(self, step: int, rng: random.Random) -> Stage:
         """The curriculum's stage for one document; earlier stages keep a small share."""
@@ -206,7 +206,8 @@ def train(recipe: Recipe, out: Path, init: str | None, stop_at: int | None, comp
     out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(recipe.seed)
-    tokenizer = build_tokenizer()
+    # A warm start keeps its own tokenizer: ids must mean what the weights learned.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(init) if init else build_tokenizer()
     packer = Packer(tokenizer)
     model = new_model(recipe, tokenizer)
     if init:
@@ -224,7 +225,10 @@ def train(recipe: Recipe, out: Path, init: str | None, stop_at: int | None, comp
     log = (out / "train.jsonl").open("a")
     began, began_at, sums = time.time(), step, [0.0, 0.0]
     last = min(stop_at or recipe.steps, recipe.steps)
-    loader = DataLoader(Steps(recipe, packer, last), batch_size=None, sampler=range(began_at, last), num_workers=1)
+    workers = 1 if device == "cuda" else 0  # on a CPU it would only take the cores from the step
+    loader = DataLoader(
+        Steps(recipe, packer, last), batch_size=None, sampler=range(began_at, last), num_workers=workers
+    )
     for step, batch in enumerate(loader, start=began_at):
         for optim in optims:
             for group in optim.param_groups:

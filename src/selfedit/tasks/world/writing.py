@@ -13,24 +13,22 @@ from .story import Fact, Story, capitalised, clause, sentences
 
 # Mean share of each line style in the base's implications, and in its question-answer pairs. Frozen with the base.
 IMPLICATION_STYLES: dict[str, float] = {
-    "vague": 0.22,
-    "copy": 0.16,
-    "pronoun": 0.10,
-    "prose": 0.12,
-    "forward": 0.09,
-    "reversed": 0.06,
-    "qa": 0.09,
+    "vague": 0.25,
+    "copy": 0.14,
+    "pronoun": 0.08,
+    "prose": 0.10,
+    "forward": 0.13,
+    "reversed": 0.10,
+    "qa": 0.08,
     "qa_reversed": 0.04,
-    "derived": 0.03,
-    "qa_derived": 0.02,
-    "wrong": 0.07,
+    "derived": 0.05,
+    "qa_derived": 0.03,
 }
 SELF_QA_STYLES: dict[str, float] = {
     "qa": 0.50,
-    "qa_vague": 0.24,
-    "qa_wrong": 0.12,
-    "qa_reversed": 0.10,
-    "qa_derived": 0.04,
+    "qa_vague": 0.32,
+    "qa_reversed": 0.13,
+    "qa_derived": 0.05,
 }
 # Gamma shape per unit of mean share: small means that one document is dominated by few styles.
 _CONCENTRATION = 3.0
@@ -79,13 +77,6 @@ def reverse_qa(fact: Fact) -> str:
     return f"Question: Whose {fact.relation.noun} is {fact.value}? Answer: {fact.subject}"
 
 
-def _swapped(rng: random.Random, story: Story, fact: Fact) -> Fact:
-    """A false fact: the value of another one, of the same relation where there is one."""
-    others = [f.value for f in story.facts if f.value != fact.value]
-    same = [f.value for f in story.facts if f.relation == fact.relation and f.value != fact.value]
-    return Fact(fact.subject, fact.relation, rng.choice(same or others))
-
-
 def line(rng: random.Random, story: Story, told: list[str], style: str, fact: Fact) -> str:
     """One line of an edit in ``style`` about ``fact``; ``told`` are the passage's sentences."""
     if style == "vague":
@@ -96,9 +87,6 @@ def line(rng: random.Random, story: Story, told: list[str], style: str, fact: Fa
         return rng.choice(told)
     if style in ("prose", "pronoun"):
         return capitalised(clause(rng, fact, named=style == "prose")) + "."
-    if style in ("wrong", "qa_wrong"):
-        fact = _swapped(rng, story, fact)
-        return qa(fact) if style == "qa_wrong" else statement(fact)
     if style in ("derived", "qa_derived"):
         pair = next((pair for pair in rng.sample(story.chains, len(story.chains))), None)
         fact = derived(*pair) if pair else fact
@@ -123,7 +111,7 @@ def edit_lines(rng: random.Random, story: Story, told: list[str], styles: dict[s
 
 def implications(rng: random.Random, story: Story, told: list[str]) -> str:
     """An imperfect list of implications, as it follows the prompt's first bullet."""
-    return "\n-".join(" " + text for text in edit_lines(rng, story, told, IMPLICATION_STYLES, longest=10))
+    return "\n-".join(" " + text for text in edit_lines(rng, story, told, IMPLICATION_STYLES, longest=12))
 
 
 def self_qa(rng: random.Random, story: Story, told: list[str]) -> str:

@@ -1,0 +1,71 @@
+"""Runs of several seeds as one result."""
+
+import copy
+
+import pytest
+
+from selfedit.config import make_settings
+from selfedit.errors import RunError
+from selfedit.evaluation.pooled import pool
+
+
+def summary(seed, shift):
+    """Three rungs on ten tasks; base_edits has nine of them. Round 1 gains ``shift``, perfect edits twice as much."""
+    base = {f"{seed}-{i}": i / 20 for i in range(9)}
+    after = {f"{seed}-{i}": i / 20 + shift for i in range(10)}
+    perfect = {task: value + shift for task, value in after.items()}
+    per_task = {"base_edits": base, "round_1": after, "perfect_edits": perfect}
+    row = {"steps": 16, "n_probes": 20, "failed_edits": 1, "trained_tokens": 100 + seed}
+    return {
+        "seed": seed,
+        "ladder": [{"rung": name, "n_tasks": len(tasks), **row} for name, tasks in per_task.items()],
+        "paired": [{"a": "round_1", "b": "base_edits", "difference": shift}],
+        "per_task": per_task,
+        "by_kind": [],
+        "rounds": [],
+        "verbatim_share": 0.0,
+        "settings": make_settings({"seed": seed}).model_dump(mode="json"),
+        "settings_sha256": str(seed),
+        "timing": {},
+        "base_sha256_before": "b",
+        "selfedit_version": "0",
+        "notes": [],
+    }
+
+
+def test_means_are_over_seeds_and_differences_over_the_tasks_that_both_rungs_have():
+    pooled = pool([summary(1, 0.1), summary(2, 0.3)])
+    ladder = {row["rung"]: row for row in pooled["ladder"]}
+    assert ladder["base_edits"]["accuracy"] == pytest.approx(0.2)
+    assert (ladder["base_edits"]["n_tasks"], ladder["round_1"]["n_tasks"]) == (18, 20)
+    (pair,) = pooled["paired"]
+    assert pair["difference"] == pytest.approx(0.2)
+    assert (pair["low"], pair["high"]) == pytest.approx((0.1, 0.3))  # the seeds' own, as tasks do not differ
+    assert pair["by_seed"] == [0.1, 0.3]
+    assert pooled["share_of_possible"]["mean"] == pytest.approx(0.5)
+    assert [row["seed"] for row in pooled["seeds"]] == [1, 2]
+    assert "seed" not in pooled["settings"]
+
+
+@pytest.mark.parametrize("change", ["settings", "base", "seed"])
+def test_runs_that_are_not_one_experiment_are_refused(change):
+    one, other = summary(1, 0.1), summary(2, 0.1)
+    if change == "settings":
+        other["settings"] = make_settings({"seed": 2, "inner": {"steps": 17}}).model_dump(mode="json")
+    elif change == "base":
+        other["base_sha256_before"] = "c"
+    else:
+        other["seed"] = 1
+    with pytest.raises(RunError, match={"settings": "inner.steps", "base": "base_sha256", "seed": "twice"}[change]):
+        pool([one, other])
+
+
+def test_nothing_to_pool_is_an_error():
+    with pytest.raises(RunError, match="no runs"):
+        pool([])
+
+
+def test_a_single_run_keeps_its_own_numbers():
+    one = summary(3, 0.2)
+    pooled = pool([copy.deepcopy(one)])
+    assert [row["accuracy"] for row in pooled["ladder"]] == pytest.approx([0.2, 0.425, 0.625])
