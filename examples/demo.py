@@ -20,14 +20,14 @@ def show(kind: str, data: dict) -> None:
 
 
 def main() -> None:
-    """Two rounds of reinforcement learning on the embedded world, then the ladder on 60 held-out passages."""
+    """Three rounds of reinforcement learning on the embedded world, then the ladder on 60 held-out passages."""
     settings = make_settings(
         {
             "seed": 0,
-            "rounds": 2,
-            "tasks": {"source": "world", "families": ["e1", "e2"], "per_round": 24, "evaluation": 60},
-            "edits": {"form": "implications", "per_task": 5},
-            "inner": {"steps": 16, "batch_size": 8, "lr": 5e-3, "rank": 16},
+            "rounds": 3,
+            "tasks": {"source": "world", "families": ["e1"], "per_round": 20, "evaluation": 60},
+            "edits": {"form": "implications", "per_task": 4},
+            "inner": {"steps": 16, "batch_size": 8, "lr": 1e-2, "rank": 16},
         }
     )
     summary = run_experiment(settings, Path("runs/example-demo"), show)
