@@ -30,3 +30,11 @@ def test_the_ladder_can_be_saved_for_documents(tmp_path: Path) -> None:
         save_ladder(full_summary(), tmp_path / "ladder.pdf")
     with pytest.raises(ValueError, match="no measured rung"):
         save_ladder({}, tmp_path / "ladder.png")
+
+
+def test_a_rung_on_fewer_tasks_says_so_in_its_label():
+    summary = full_summary()
+    summary["ladder"][4]["n_tasks"] = 7
+    drawn = svg(ladder_chart(summary))
+    assert "(7 tasks)" in drawn
+    assert "(60 tasks)" not in drawn

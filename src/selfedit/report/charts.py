@@ -36,6 +36,8 @@ _GREY = "#8888"
 def ladder_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
     """Accuracy of each rung with its 95 % interval; None without rungs that were measured."""
     values = []
+    sizes = [row.get("n_tasks") for row in rows(summary, "ladder")]
+    usual = max(sizes, key=sizes.count, default=None)
     for i, row in enumerate(rows(summary, "ladder")):
         accuracy = number(row.get("accuracy"))
         if accuracy is None:
@@ -45,7 +47,9 @@ def ladder_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
         values.append(
             {
                 "order": i,
-                "label": rung_label(rung),
+                # Fewer tasks are other tasks: such a bar is not to be read against the others.
+                "label": rung_label(rung)
+                + (f" ({row['n_tasks']} tasks)" if row.get("n_tasks") not in (usual, None) else ""),
                 "group": rung_group(rung),
                 "accuracy": accuracy,
                 "low": accuracy if low is None else low,
@@ -59,7 +63,7 @@ def ladder_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
     labels = [value["label"] for value in values]
     data = alt.Chart(alt.InlineData(values=values))
     # On a narrow page the label stands above its bar, so that the bar keeps the page's whole width.
-    axis = None if narrow else _name_axis(215)
+    axis = None if narrow else _name_axis(255)
     y = alt.Y("label:N", sort=labels, title=None, axis=axis)
     groups = [group for group in _COLOURS if any(value["group"] == group for value in values)]
     colour = alt.Color(
@@ -79,7 +83,7 @@ def ladder_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
     ]
     if narrow:
         layers.append(data.mark_text(align="left", dy=-9).encode(y=y, x=alt.datum(0), text="label:N"))
-    plot = width - 40 if narrow else width - 250
+    plot = width - 40 if narrow else width - 290
     return _styled(alt.layer(*layers).properties(width=plot, height=alt.Step(38 if narrow else 26)))
 
 
@@ -158,7 +162,7 @@ def styles_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
     if narrow:
         labels = alt.Chart(alt.InlineData(values=spans)).mark_text(align="left", dy=-15)
         layers.append(labels.encode(y=y, x=alt.datum(0), text="style:N"))
-    plot = width - 40 if narrow else width - 250
+    plot = width - 40 if narrow else width - 290
     return _styled(alt.layer(*layers).properties(width=plot, height=alt.Step(36 if narrow else 24)))
 
 
