@@ -41,15 +41,13 @@ def report(
     if not runs:
         raise RunError("no run to report on; give the directory of a run, such as runs/demo-seed-0")
     console = Console(highlight=False)
-    for run in runs:
-        summary = read_summary(run)
+    summaries = [read_summary(run) for run in runs]
+    for run, summary in zip(runs, summaries, strict=True):
         write_report(summary, run / "report.html")
-        if len(runs) == 1:
-            console.print(rounds_table(summary))
-            console.print()
     if len(runs) == 1:
-        show_paired(console, summary)
-        show_result(console, summary, runs[0])
+        console.print(rounds_table(summaries[0]))
+        show_paired(console, summaries[0])
+        show_result(console, summaries[0], runs[0])
     if len(runs) > 1 or json or chart:
         pooled = write_pooled(runs, json, chart)
         if len(runs) > 1:
