@@ -68,7 +68,11 @@ class ModelSettings(Section):
 
     path: str = Field("embedded", description="'embedded', a directory in the HF format, or a hub id")
     templates: Literal["auto", "world", "general"] = Field("auto", description="auto: world for the embedded base")
-    dtype: Literal["fp32", "bf16"] = Field("fp32", description="dtype of the computation; masters stay fp32")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="dtype of the base and the computation (adapters' masters stay fp32); auto: bf16 where the device has "
+        "matrix units for it (CUDA, x86 with AMX), else fp32",
+    )
     device: str = Field("auto", description="auto: cuda where present, else cpu")
     targets: str = Field(
         "auto",
@@ -96,7 +100,7 @@ class EditSettings(Section):
     """How self-edits are sampled and bounded."""
 
     form: Form = Field("implications", description="which prompt the policy answers")
-    per_task: int = Field(4, ge=1, description="self-edits sampled for each context")
+    per_task: int = Field(8, ge=1, description="self-edits sampled for each context")
     max_new_tokens: int = Field(176, ge=1, description="longest self-edit, in tokens")
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -132,19 +136,22 @@ class RewardSettings(Section):
 class AlgorithmSettings(Section):
     """ReST-EM's M-step: supervised fine-tuning of the policy on the best edits (SEAL, section 3.1)."""
 
-    keep: int = Field(1, ge=1, description="best edits kept per context")
+    keep: int = Field(2, ge=1, description="best edits kept per context")
     positive_only: bool = Field(True, description="keep an edit only if its gain over no edit is positive")
     rank_by: tuple[Literal["gain", "logprob"], ...] = Field(
-        ("gain", "logprob"),
+        ("logprob",),
         min_length=1,
         description="what orders a context's edits, the first first: the gain in reward; the gold answers' log-likelihood, which "
         "has fewer ties and less noise than the accuracy on a few probes",
     )
-    epochs: int = Field(6, ge=1)
+    epochs: int = Field(4, ge=1)
     batch_size: int = Field(8, ge=1)
-    lr: float = Field(3e-3, gt=0)
+    lr: float = Field(2e-3, gt=0)
     rank: int = Field(32, ge=1)
     alpha: float = Field(64.0, gt=0)
+    targets: str = Field(
+        "all-linear", description="modules that the policy's adapter changes (the inner loop's are model.targets)"
+    )
 
 
 class GuardSettings(Section):
@@ -176,7 +183,7 @@ class LadderSettings(Section):
     """Which ways of preparing a model are compared, on the same held-out tasks."""
 
     rungs: tuple[Rung, ...] = Field(ALL_RUNGS, description="those a data set cannot have are left out")
-    oracle_tasks: int = Field(8, ge=1, description="tasks of best_of_k")
+    oracle_tasks: int = Field(6, ge=1, description="tasks of best_of_k")
     middle_tasks: int = Field(
         16, ge=1, description="tasks of the rounds before the last, and of the controls that take the RL model apart"
     )
@@ -237,6 +244,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "inner": {"steps": 100, "batch_size": 1, "lr": 1e-3, "rank": 32, "alpha": 64.0, "seeds": 3},
         "reward": {"metric": "exact_match", "max_answer_tokens": 64},
         "algorithm": {
+            "keep": 1,
             "positive_only": False,
             "rank_by": ["gain"],
             "epochs": 2,

@@ -27,7 +27,7 @@ _EDITS = TypeAdapter(list[Edit])
 _OUTCOMES = TypeAdapter(list[Outcome])
 _BEFORE = TypeAdapter(list[Before])
 _ANSWERS = TypeAdapter(list[tuple[Answer, ...]])
-TASKS_PER_CHUNK = 8
+EDITS_PER_CHUNK = 64  # decoded in one batch
 COHORTS_PER_CHUNK = 2  # so that the engine can put members of about the same size together
 
 
@@ -51,8 +51,9 @@ class Work:
         seed = sub_seed(self.settings.seed, key.split("/")[0])
         policy = self.policy(adapter)
         contexts = {task.id: hashlib.sha256(task.text.encode()).hexdigest() for task in tasks}
-        for start in range(0, len(tasks), TASKS_PER_CHUNK):
-            part = tasks[start : start + TASKS_PER_CHUNK]
+        size = max(1, EDITS_PER_CHUNK // k)
+        for start in range(0, len(tasks), size):
+            part = tasks[start : start + size]
 
             def write(part: Sequence[Task] = part) -> dict[str, Any]:
                 rows = _EDITS.dump_python(policy.propose(part, k, seed, form or ""), mode="json")

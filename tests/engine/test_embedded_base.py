@@ -22,7 +22,7 @@ from selfedit.tasks.world.tokenizer import build_tokenizer
 
 @pytest.fixture(scope="module")
 def base() -> TorchEngine:
-    engine = load_engine(make_settings({"model": {"targets": "all-linear"}}))
+    engine = load_engine(make_settings({"model": {"targets": "all-linear", "dtype": "fp32"}}))
     assert isinstance(engine, TorchEngine)
     return engine
 

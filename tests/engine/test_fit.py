@@ -62,6 +62,18 @@ def test_only_the_asked_targets_are_trained(checkpoints: dict[str, Path]) -> Non
     assert distance(ours, reference) <= 1e-4
 
 
+def test_one_fit_may_adapt_other_modules_than_the_engine(checkpoints: dict[str, Path]) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", targets="gate_proj,up_proj,down_proj")
+    policy = engine.fit([update(3)], targets="all-linear").adapter(0)
+    assert {path.rpartition(".")[2] for path in policy.tensors} >= {"q_proj", "o_proj", "up_proj"}
+    engine.mount(policy)
+    member = engine.fit([update(4)]).adapter(0)
+    assert {path.rpartition(".")[2] for path in member.tensors} == {"gate_proj", "up_proj", "down_proj"}
+    engine.mount(None)
+    further = engine.fit([update(5)], init=policy, targets="all-linear").adapter(0)
+    assert further.tensors.keys() == policy.tensors.keys()
+
+
 def test_order_of_members_does_not_matter(llama: TorchEngine) -> None:
     updates = mixed_updates()
     forward, backward = llama.fit(updates), llama.fit(updates[::-1])

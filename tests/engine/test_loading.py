@@ -147,3 +147,13 @@ def test_the_tiny_models_are_decisive_enough_to_compare() -> None:
     logits = tiny_model("llama").eval()(input_ids=torch.tensor([[1, 50, 60]])).logits[0, -1].detach()
     best = logits.topk(2).values
     assert float(best[0] - best[1]) > 1e-3
+
+
+@pytest.mark.parametrize(("units", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_is_bf16_only_where_the_processor_has_matrix_units_for_it(
+    units: bool, chosen: torch.dtype, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units, "avx512_bf16": True}, raising=False)
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", dtype="auto")
+    assert engine.model.dtype == chosen
+    assert f"torch.{engine.dtype}" == str(chosen)

@@ -78,7 +78,7 @@ def improve(
         seed=sub_seed(seed, "m-step"),
     )
     engine.mount(None)
-    bank = engine.fit([update], init=policy)
+    bank = engine.fit([update], init=policy, targets=settings.targets)
     if bank.failed:
         raise UpdateError(f"the policy's training diverged ({bank.failed[0]}); lower algorithm.lr")
     return bank.adapter(0)

@@ -63,6 +63,11 @@ class Engine(Protocol):
     """Samples, trains K updates at once, and answers with K members; the base's tensors never change."""
 
     @property
+    def dtype(self) -> str:
+        """What the base computes in, such as ``bfloat16``."""
+        ...
+
+    @property
     def window(self) -> int:
         """Longest sequence in tokens."""
         ...
@@ -107,9 +112,13 @@ class Engine(Protocol):
         updates: Sequence[Update],
         init: Adapter | None = None,
         *,
+        targets: str | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> AdapterBank:
-        """Train every update from its own seed's initial adapter (or ``init``); members never see each other."""
+        """Train every update from its own seed's initial adapter (or ``init``); members never see each other.
+
+        ``targets``: the modules to adapt, where they are not the engine's own.
+        """
         ...
 
     def bank(self, adapters: Sequence[Adapter]) -> AdapterBank:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from typing import Any, cast
 
@@ -38,6 +39,14 @@ class Body:
         self._cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)
         self.half_cost = 3 * int(config.hidden_size)
         self._prove()
+
+    def replica(self) -> Body:
+        """The same model once more for another thread: modules (and their hooks) of its own, over the same tensors."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        model = copy.deepcopy(self.model, {id(tensor): tensor for tensor in tensors})
+        replica = copy.copy(self)
+        replica.model, replica._backbone, replica._head = model, model.base_model, model.get_output_embeddings()
+        return replica
 
     @property
     def device(self) -> torch.device:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from .beside import Beside, Views
 from .body import Body
 from .lora import Bank, Layout, LoraAdapter, initial_adapter
 from .packing import Packed, pack
+from .workers import Steps, on_workers
 
 OnStep = Callable[[int, int], None]
 
@@ -91,8 +93,8 @@ def lr_at(update: Update, step: int) -> float:
 
 
 def fit(
-    body: Body,
-    beside: Callable[[Sequence[str]], Beside],
+    bodies: Sequence[Body],
+    shared: tuple[Views, float] | None,
     layout: Layout,
     updates: Sequence[Update],
     *,
@@ -100,34 +102,49 @@ def fit(
     members_at_once: int,
     on_step: OnStep | None,
 ) -> Bank:
-    """Train every update, in cohorts of ``members_at_once`` of about the same size.
+    """Train every update, in cohorts of ``members_at_once`` of about the same size; ``bodies`` (replicas of one model) take
+    one cohort after another. Which members share a cohort, and so every number, depends on the updates alone.
 
     Raises:
         UpdateError: an update can't be trained on, or there are none; nothing was trained then.
     """
     if not updates:
         raise UpdateError("no updates to train on; give at least one")
-    reasons = [f"member {k}: {r}" for k, u in enumerate(updates) if (r := check(u, body, layout, init))]
+    reasons = [f"member {k}: {r}" for k, u in enumerate(updates) if (r := check(u, bodies[0], layout, init))]
     if reasons:
         raise UpdateError("; ".join(reasons) + " (engine.check(update) tells beforehand)")
     layout = layout.with_rank(max(u.rank for u in updates))
-    flat = torch.zeros(len(updates), layout.width, device=body.device)
+    flat = torch.zeros(len(updates), layout.width, device=bodies[0].device)
     bank = Bank(layout, flat, [u.rank for u in updates], [u.alpha for u in updates])
     bank.trained_tokens, bank.losses = [0] * len(updates), [[] for _ in updates]
-    total, done = sum(u.steps for u in updates), 0
+    progress = _Progress(sum(u.steps for u in updates), on_step)
+
+    def train(body: Body, members: Sequence[int]) -> Steps:
+        cohort = Cohort(body, bank, members, updates, init)
+        with Beside(body.model, shared, [t.path for t in layout.targets]) as place:
+            for step in range(updates[members[0]].steps):
+                progress.add(cohort.step(step, place))
+                yield
+        cohort.finish()
+
     # Most steps first: the members still training are then always the first rows, and nothing needs to move. Then by size:
     # every member of a cohort gets the rows that its largest one needs, the rest is padding.
     order = sorted(range(len(updates)), key=lambda k: (-updates[k].steps, -tokens_per_step(updates[k])))
-    for first in range(0, len(updates), members_at_once):
-        members = order[first : first + members_at_once]
-        cohort = Cohort(body, bank, members, updates, init)
-        with beside([t.path for t in layout.targets]) as place:
-            for step in range(updates[members[0]].steps):
-                done += cohort.step(step, place)
-                if on_step is not None:
-                    on_step(done, total)
-        cohort.finish()
+    on_workers(bodies, [order[i : i + members_at_once] for i in range(0, len(order), members_at_once)], train)
     return bank
+
+
+class _Progress:
+    """Optimiser steps counted over all cohorts."""
+
+    def __init__(self, total: int, on_step: OnStep | None) -> None:
+        self._total, self._on_step, self._done, self._lock = total, on_step, 0, Lock()
+
+    def add(self, steps: int) -> None:
+        with self._lock:
+            self._done += steps
+            if self._on_step is not None:
+                self._on_step(self._done, self._total)
 
 
 class Cohort:

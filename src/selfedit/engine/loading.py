@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from ..errors import ModelError
 
-Dtype = Literal["fp32", "bf16"]
+Dtype = Literal["auto", "fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
@@ -18,6 +18,18 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenize
 def choose_device(device: str) -> torch.device:
     """``auto`` is CUDA where present, else the CPU."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """``auto`` is bf16 where the device has matrix units for it, else fp32 (bf16 in software is slower than fp32)."""
+    if dtype != "auto":
+        return DTYPES[dtype]
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        ask = getattr(torch.cpu, "get_capabilities", None)  # newer torch only
+        fast = bool(ask and ask().get("amx_bf16"))
+    return torch.bfloat16 if fast else torch.float32
 
 
 def _check_directory(path: Path, allow_pickle: bool) -> None:
@@ -63,7 +75,7 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         model, info = AutoModelForCausalLM.from_pretrained(
             source,
-            dtype=DTYPES[dtype],
+            dtype=choose_dtype(dtype, device),
             trust_remote_code=trust_remote_code,
             use_safetensors=None if allow_pickle else True,
             attn_implementation=attention,

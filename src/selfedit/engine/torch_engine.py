@@ -44,6 +44,7 @@ class TorchEngine:
         if members_at_once < 1 or rows_at_once < 1:
             raise SettingsError("members_at_once and rows_at_once must be at least 1")
         self._body = Body(model, name)
+        self._bodies = [self._body]
         self._tokenizer = tokenizer
         self._layout = find_layout(model, targets, name)
         self._members_at_once, self._rows_at_once = members_at_once, rows_at_once
@@ -85,6 +86,11 @@ class TorchEngine:
     def model(self) -> PreTrainedModel:
         """The frozen base; to look at (`LoraAdapter.norm_ratio`), not to change."""
         return self._body.model
+
+    @property
+    def dtype(self) -> str:
+        """What the base computes in, such as ``bfloat16``."""
+        return str(self._body.dtype).removeprefix("torch.")
 
     @property
     def window(self) -> int:
@@ -221,19 +227,23 @@ class TorchEngine:
         updates: Sequence[Update],
         init: Adapter | None = None,
         *,
+        targets: str | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Bank:
         """Train every update from its own seed's initial adapter (or ``init``); members never see each other.
 
-        The mounted adapter stays fixed underneath. ``on_step(done, total)`` counts the members' optimiser steps.
+        The mounted adapter stays fixed underneath. ``targets``: the modules to adapt, where they are not the engine's own.
+        ``on_step(done, total)`` counts the members' optimiser steps.
 
         Raises:
             UpdateError: an update can't be trained on; nothing was trained then.
+            ModelError: no module matches ``targets``.
         """
+        layout = self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
         return fit(
-            self._body,
-            self._beside,
-            self._layout,
+            self._replicas(),
+            self._shared,
+            layout,
             updates,
             init=_as_lora(init),
             members_at_once=self._members_at_once,
@@ -291,6 +301,13 @@ class TorchEngine:
     def base_sha256(self) -> str:
         """Hash of the base's live tensors."""
         return self._body.sha256()
+
+    def _replicas(self) -> list[Body]:
+        """The body, and on CPUs its replicas: one for each thread."""
+        if self._body.device.type == "cpu":
+            self._bodies += [self._body.replica() for _ in range(torch.get_num_threads() - len(self._bodies))]
+            return self._bodies[: torch.get_num_threads()]
+        return self._bodies
 
     def _beside(self, paths: Sequence[str]) -> Beside:
         return Beside(self._body.model, self._shared, paths)

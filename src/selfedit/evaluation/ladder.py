@@ -173,6 +173,7 @@ class Ladder:
     def _written(
         self, name: str, writer: Adapter | None, learner: Adapter | None, tasks: list[Task], form: Form | None = None
     ) -> Rung:
+        """One edit a task by ``writer``, tried on ``learner``."""
         who = "the base" if writer is None else "the trained policy"
         self._stage(
             name,

@@ -9,6 +9,7 @@ from typing import Any
 from ..config import Settings
 from ..engine.base import Engine
 from ..types import TrainSequence, Update
+from ..work import COHORTS_PER_CHUNK
 
 # A self-edit on the embedded world: lines of about 20 tokens. Only the estimate rests on it.
 _LINE_TOKENS = 24
@@ -49,12 +50,12 @@ def plan(settings: Settings) -> dict[str, Any]:
 
 
 def measured_seconds(settings: Settings, engine: Engine) -> float:
-    """Seconds for all inner loops of a run, from one cohort of random updates timed for a few steps on this machine.
+    """Seconds for all inner loops of a run, from a chunk of random updates timed for a few steps on this machine.
 
     An estimate: writing edits, answering probes and longer passages come on top, edits shorter than the mean take less.
     """
     inner, rng = settings.inner, random.Random(0)
-    n, steps = settings.model.members_at_once, min(inner.steps, 3)
+    n, steps = COHORTS_PER_CHUNK * settings.model.members_at_once, min(inner.steps, 3)
     lines = [engine.encode("a") * _LINE_TOKENS for _ in range(inner.batch_size)]
     sequences = tuple(TrainSequence(tuple(ids[:_LINE_TOKENS]), (True,) * _LINE_TOKENS) for ids in lines)
     updates = [

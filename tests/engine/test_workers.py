@@ -1,0 +1,71 @@
+"""Cohorts beside each other on several threads: the same bits, prompt ends, the base untouched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from made_updates import update
+
+from selfedit.engine.torch_engine import TorchEngine
+from selfedit.engine.workers import Steps, on_workers
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_members_are_the_same_bits_on_one_worker_and_on_two(checkpoints: dict[str, Path], two_threads: None) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=2)
+    policy = engine.fit([update(20)]).adapter(0)
+    engine.mount(policy)
+    updates = [update(k, steps=3 + k % 3) for k in range(7)]
+    before = engine.base_sha256()
+    beside = engine.fit(updates)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    alone = engine.fit(updates)
+    assert torch.equal(beside.flat, alone.flat)
+    assert beside.losses == alone.losses
+    assert engine.base_sha256() == before
+
+
+def test_replicas_hang_hooks_of_their_own_on_the_same_tensors(llama: TorchEngine) -> None:
+    body = llama._body
+    replica = body.replica()
+    mine, other = dict(body.model.named_parameters()), dict(replica.model.named_parameters())
+    assert mine.keys() == other.keys()
+    assert all(mine[name] is other[name] for name in mine)
+    path = llama.fit([update(1)]).layout.targets[0].path
+    assert body.model.get_submodule(path) is not replica.model.get_submodule(path)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_in_one_piece_stops_the_others_between_steps(
+    error: type[BaseException], llama: TorchEngine, two_threads: None
+) -> None:
+    bodies = [llama._body, llama._body.replica()]
+    begun: list[int] = []
+    closed: list[int] = []
+
+    def work(_: object, piece: int) -> Steps:
+        begun.append(piece)
+        try:
+            for step in range(2000):
+                if piece == 1 and step == 3:
+                    raise error("piece 1")
+                time.sleep(0.01)
+                yield
+        finally:
+            closed.append(piece)
+
+    with pytest.raises(error, match="piece 1"):
+        on_workers(bodies, range(5), work)
+    assert sorted(begun) == sorted(closed) == [0, 1]
+    assert torch.get_num_threads() == 2
