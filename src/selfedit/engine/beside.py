@@ -59,10 +59,9 @@ class Beside:
     ``members`` may be replaced inside the block (a training step binds fewer rows, decoding drops finished members).
     """
 
-    def __init__(self, model: nn.Module, shared: tuple[Views, float] | None, paths: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, shared: Views, paths: Sequence[str]) -> None:
         self._model = model
-        self._shared: Views = shared[0] if shared else {}
-        self._shared_scale = shared[1] if shared else 0.0
+        self._shared = shared
         self._paths = list(dict.fromkeys([*paths, *self._shared]))
         self._members: Views = {}
         self._scale = torch.zeros(0)
@@ -95,7 +94,8 @@ class Beside:
             x = args[0]
             if shared is not None:
                 a, b = shared
-                y = y + (x @ a.T) @ b.T * self._shared_scale
+                h = x.reshape(-1, x.shape[-1]) @ a.T
+                y = torch.addmm(y.reshape(-1, y.shape[-1]), h, b.T).view(y.shape)
             if path in self._members:
                 a, b = self._members[path]
                 x3, y3 = x.reshape(len(a), -1, x.shape[-1]), y.reshape(len(a), -1, y.shape[-1])
@@ -106,10 +106,8 @@ class Beside:
         return add
 
 
-def shared_views(
-    adapter: LoraAdapter, model: nn.Module, device: torch.device, dtype: torch.dtype
-) -> tuple[Views, float]:
-    """An adapter's tensors where the base is, for `Beside`.
+def shared_views(adapter: LoraAdapter, model: nn.Module, device: torch.device, dtype: torch.dtype) -> Views:
+    """An adapter's tensors where the base is, for `Beside`; B is scaled already.
 
     Raises:
         ModelError: it doesn't fit the base.
@@ -126,8 +124,8 @@ def shared_views(
             raise ModelError(
                 f"{path} has other widths than the adapter's: it was trained on another base ({adapter.base})"
             )
-        views[path] = (a.to(device, dtype), b.to(device, dtype))
-    return views, adapter.scale
+        views[path] = (a.to(device, dtype), (b * adapter.scale).to(device, dtype))
+    return views
 
 
 def bank_views(bank: Bank, members: Sequence[int], dtype: torch.dtype) -> tuple[Views, Tensor]:

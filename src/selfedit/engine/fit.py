@@ -94,7 +94,7 @@ def lr_at(update: Update, step: int) -> float:
 
 def fit(
     bodies: Sequence[Body],
-    shared: tuple[Views, float] | None,
+    shared: Views,
     layout: Layout,
     updates: Sequence[Update],
     *,

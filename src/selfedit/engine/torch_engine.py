@@ -49,7 +49,7 @@ class TorchEngine:
         self._layout = find_layout(model, targets, name)
         self._members_at_once, self._rows_at_once = members_at_once, rows_at_once
         self._mounted: LoraAdapter | None = None
-        self._shared: tuple[Views, float] | None = None
+        self._shared: Views = {}
         ends = getattr(model.generation_config, "eos_token_id", None) or []
         self._stops = frozenset([self.eos_id, *([ends] if isinstance(ends, int) else ends)])
 
@@ -114,7 +114,7 @@ class TorchEngine:
             ModelError: it belongs to another base; what was mounted stays.
         """
         body, lora = self._body, _as_lora(adapter)
-        self._shared = None if lora is None else shared_views(lora, body.model, body.device, body.dtype)
+        self._shared = {} if lora is None else shared_views(lora, body.model, body.device, body.dtype)
         self._mounted = lora
 
     def load_adapter(self, directory: Path) -> LoraAdapter:

@@ -129,18 +129,17 @@ class Ladder:
         lr: float | None = None,
     ) -> Rung:
         """One edit a task, tried on the learner."""
-        untouched = self._no_edit(learner)
-        before = self.work.before(f"ladder/{name}", learner, tasks)
+        untouched = dict(zip((t.id for t in self.tasks), self._no_edit(learner).answers, strict=True))
+        before = [self.work.rewarder.valued(task, untouched[task.id]) for task in tasks]
         trials = [
             self.work.trial("ladder", f"{task.id}#0", task, edit) for task, edit in zip(tasks, parsed, strict=True)
         ]
         outcomes = self.work.outcomes(f"ladder/{name}", learner, trials, before, lr)
-        at = {task.id: i for i, task in enumerate(self.tasks)}
         accuracy, answers = [], []
-        for task, outcome in zip(tasks, outcomes, strict=True):
+        for task, outcome, known in zip(tasks, outcomes, before, strict=True):
             ok = outcome.reward is not None
-            accuracy.append(outcome.reward if outcome.reward is not None else untouched.accuracy[at[task.id]])
-            answers.append(outcome.answers if ok else untouched.answers[at[task.id]])
+            accuracy.append(outcome.reward if outcome.reward is not None else known.reward)
+            answers.append(outcome.answers if ok else untouched[task.id])
         return Rung(
             name, tasks, accuracy, answers, self.settings.inner.steps, _mean_tokens(outcomes), _failed(outcomes)
         )
@@ -198,13 +197,14 @@ class Ladder:
         k, tasks = self.settings.edits.per_task, self.tasks[: self.settings.ladder.oracle_tasks]
         self._stage("best_of_k", f"An oracle: the best of {k} base edits on each passage", 2 * k * len(tasks))
         edits = self.work.edits("ladder/best_of_k", None, tasks, k)
-        before = {t.id: b for t, b in zip(tasks, self.work.before("ladder/best_of_k", None, tasks), strict=True)}
+        untouched = self._no_edit(None)
+        known = zip(tasks, untouched.answers[: len(tasks)], strict=True)
+        before = {task.id: self.work.rewarder.valued(task, answers) for task, answers in known}
         by_id = {task.id: task for task in tasks}
         trials = [
             self.work.trial("ladder", e.id, by_id[e.task_id], self.work.parsed(e, by_id[e.task_id])) for e in edits
         ]
         outcomes = self.work.outcomes("ladder/best_of_k", None, trials, [before[t.task.id] for t in trials])
-        untouched = self._no_edit(None)
         accuracy, answers = [], []
         for i in range(len(tasks)):
             tried = [o for o in outcomes[i * k : (i + 1) * k] if o.reward is not None]

@@ -179,8 +179,11 @@ class Rewarder:
 
     def before(self, tasks: Sequence[Task]) -> list[Before]:
         """Each task's reward and log-likelihood under the mounted learner, un-edited."""
-        rows = self.answers(None, tasks)
-        return [Before(self.value(t, row), _mean_logprob(row)) for t, row in zip(tasks, rows, strict=True)]
+        return [self.valued(t, row) for t, row in zip(tasks, self.answers(None, tasks), strict=True)]
+
+    def valued(self, task: Task, answers: Sequence[Answer]) -> Before:
+        """Reward and log-likelihood of the un-edited learner's answers."""
+        return Before(self.value(task, answers), _mean_logprob(answers))
 
     def update_for(self, parsed: ParsedEdit, seed: int, lr: float | None = None) -> Update:
         """The inner loop's update for a usable edit; every rung gets the same number of steps."""
