@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..errors import ModelError
 
@@ -55,6 +58,19 @@ def _check_directory(path: Path, allow_pickle: bool) -> None:
         )
 
 
+@contextmanager
+def _progress_for_long_loads(source: str) -> Iterator[None]:
+    """No progress bar for a directory with one file of weights: it would be gone before it is read."""
+    shown = logging.is_progress_bar_enabled()
+    if (Path(source) / "model.safetensors").exists():
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 def load_model(
     source: str, *, dtype: Dtype, device: torch.device, trust_remote_code: bool, allow_pickle: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -73,14 +89,15 @@ def load_model(
     attention = "sdpa" if device.type == "cuda" else "eager"
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=choose_dtype(dtype, device),
-            trust_remote_code=trust_remote_code,
-            use_safetensors=None if allow_pickle else True,
-            attn_implementation=attention,
-            output_loading_info=True,
-        )
+        with _progress_for_long_loads(source):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=choose_dtype(dtype, device),
+                trust_remote_code=trust_remote_code,
+                use_safetensors=None if allow_pickle else True,
+                attn_implementation=attention,
+                output_loading_info=True,
+            )
     except Exception as error:  # a damaged checkpoint can raise anything, down to its parsers' own errors
         reason = " ".join(str(error).split())[:400]
         raise ModelError(f"{source}: can't be loaded as a causal language model ({reason}); check the name") from error

@@ -113,7 +113,7 @@ def measure(model: str = "embedded", n: int = 200, on_event: OnEvent | None = No
     from .experiment import load_engine
 
     emit = on_event or ignore_event
-    engine = load_engine(make_settings({"model": {"path": model}}))
+    engine = load_engine(make_settings({"model": {"path": model, "dtype": "fp32"}}))
     jobs = [("in_context", family, kind, _WANTED[kind]) for family in FAMILIES for kind in PROBE_KINDS]
     jobs += [("closed_book", "e1", kind, _KNOWN) for kind in PROBE_KINDS]
     jobs += [("closed_book_unseen", "e1", kind, _UNSEEN) for kind in PROBE_KINDS]

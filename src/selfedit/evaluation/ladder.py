@@ -58,6 +58,7 @@ class Ladder:
         self.settings = work.settings
         self.rungs: dict[str, Rung] = {}
         self._untouched: dict[str, Rung] = {}
+        self._best_lr: float | None = None
 
     def climb(self) -> dict[str, Rung]:
         """Every configured rung that these tasks can have, in the order of the settings."""
@@ -145,7 +146,7 @@ class Ladder:
         )
 
     def _passage(self, name: str, learner: Adapter | None, tasks: list[Task]) -> Rung:
-        lr = self._passage_lr()
+        lr = self._best_lr = self._best_lr or self._passage_lr()
         self._stage(name, "Training on the raw passage alone, with the same number of steps", len(tasks))
         parsed = [parse_passage(self.work.engine, self.settings, task) for task in tasks]
         return self._tried(name, learner, tasks, parsed, lr)
