@@ -79,7 +79,11 @@ class ModelSettings(Section):
         description="modules that adapters change: all-linear, paper (q and v), or comma-separated suffixes; auto: all-linear, "
         "and for the embedded base its feed-forward matrices, where new facts interfere least",
     )
-    members_at_once: int = Field(8, ge=1, description="adapters trained in one set of tensor operations")
+    members_at_once: int = Field(
+        8,
+        ge=1,
+        description="adapters trained in one set of tensor operations; on a CPU up to 4 such sets run on threads of their own",
+    )
     trust_remote_code: bool = Field(False, description="run code that comes with the checkpoint")
     allow_pickle: bool = Field(False, description="load pickled weights where there is no safetensors file")
 

@@ -28,7 +28,7 @@ _OUTCOMES = TypeAdapter(list[Outcome])
 _BEFORE = TypeAdapter(list[Before])
 _ANSWERS = TypeAdapter(list[tuple[Answer, ...]])
 EDITS_PER_CHUNK = 64  # decoded in one batch
-COHORTS_PER_CHUNK = 2  # so that the engine can put members of about the same size together
+COHORTS_PER_CHUNK = 4  # the engine puts members of about the same size together, and worker threads share them evenly
 
 
 class Work:

@@ -109,17 +109,20 @@ class Ladder:
         key = "base" if learner is None else learner.sha256[:16]
         if key not in self._untouched:
             answers = self.work.answers(f"ladder/no_edit-{key}", learner, self.tasks, open_book=False)
-            self._untouched[key] = self._rung("no_edit", self.tasks, answers)
+            self._untouched[key] = self._rung("no_edit", learner, self.tasks, answers)
         return self._untouched[key]
 
-    def _rung(self, name: str, tasks: list[Task], answers: Sequence[tuple[Answer, ...]]) -> Rung:
+    def _rung(
+        self, name: str, learner: Adapter | None, tasks: list[Task], answers: Sequence[tuple[Answer, ...]]
+    ) -> Rung:
+        self.work.engine.mount(learner)  # a perplexity is the learner's own
         values = [self.work.rewarder.value(task, row) for task, row in zip(tasks, answers, strict=True)]
         return Rung(name, tasks, values, list(answers))
 
     def _in_context(self) -> None:
         self._stage("in_context", "The ceiling: the base with the passage in view", 0)
         answers = self.work.answers("ladder/in_context", None, self.tasks, open_book=True)
-        self._add(self._rung("in_context", self.tasks, answers))
+        self._add(self._rung("in_context", None, self.tasks, answers))
 
     def _tried(
         self,
@@ -131,6 +134,7 @@ class Ladder:
     ) -> Rung:
         """One edit a task, tried on the learner."""
         untouched = dict(zip((t.id for t in self.tasks), self._no_edit(learner).answers, strict=True))
+        self.work.engine.mount(learner)
         before = [self.work.rewarder.valued(task, untouched[task.id]) for task in tasks]
         trials = [
             self.work.trial("ladder", f"{task.id}#0", task, edit) for task, edit in zip(tasks, parsed, strict=True)
@@ -199,6 +203,7 @@ class Ladder:
         self._stage("best_of_k", f"An oracle: the best of {k} base edits on each passage", 2 * k * len(tasks))
         edits = self.work.edits("ladder/best_of_k", None, tasks, k)
         untouched = self._no_edit(None)
+        self.work.engine.mount(None)
         known = zip(tasks, untouched.answers[: len(tasks)], strict=True)
         before = {task.id: self.work.rewarder.valued(task, answers) for task, answers in known}
         by_id = {task.id: task for task in tasks}
