@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,3 +71,23 @@ def test_an_error_in_one_piece_stops_the_others_between_steps(
         on_workers(bodies, range(5), work)
     assert sorted(begun) == sorted(closed) == [0, 1]
     assert torch.get_num_threads() == 2
+
+
+def test_ctrl_c_stops_every_piece_between_steps(llama: TorchEngine, two_threads: None) -> None:
+    closed: list[int] = []
+
+    def work(_: object, piece: int) -> Steps:
+        try:
+            for step in range(2000):
+                if piece == 1 and step == 3:
+                    os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C sends: Python tells the main thread alone
+                time.sleep(0.01)
+                yield
+        finally:
+            closed.append(piece)
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        on_workers([llama._body, llama._body.replica()], range(5), work)
+    assert sorted(closed) == [0, 1]
+    assert time.monotonic() - began < 5

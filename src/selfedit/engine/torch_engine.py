@@ -241,7 +241,7 @@ class TorchEngine:
         """
         layout = self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
         return fit(
-            self._replicas(),
+            self._replicas(max(1, -(-len(updates) // self._members_at_once))),
             self._shared,
             layout,
             updates,
@@ -302,12 +302,13 @@ class TorchEngine:
         """Hash of the base's live tensors."""
         return self._body.sha256()
 
-    def _replicas(self) -> list[Body]:
-        """The body, and on CPUs its replicas: one for each thread."""
-        if self._body.device.type == "cpu":
-            self._bodies += [self._body.replica() for _ in range(torch.get_num_threads() - len(self._bodies))]
-            return self._bodies[: torch.get_num_threads()]
-        return self._bodies
+    def _replicas(self, n: int) -> list[Body]:
+        """The body and, on CPUs, replicas of it: ``n`` in all, at most one for each thread."""
+        if self._body.device.type != "cpu":
+            return [self._body]
+        n = min(n, torch.get_num_threads())
+        self._bodies += [self._body.replica() for _ in range(n - len(self._bodies))]
+        return self._bodies[:n]
 
     def _beside(self, paths: Sequence[str]) -> Beside:
         return Beside(self._body.model, self._shared, paths)
