@@ -1,18 +1,20 @@
-"""Adapters beside a frozen base: forward hooks that exist only while something is computed.
+"""Adapters beside a frozen base: every adapted module computes base, policy and members as one operation.
 
 Rows of a batch belong to members in equal, consecutive groups: N rows for K members are read as (K, N/K * T, D), so
-every module costs two batched products more. Nothing is wrapped or replaced; after the ``with`` block the base is bare.
+every module costs two batched products more. The modules' own ``forward`` is covered only inside a ``with`` block; no
+tensor of the base is touched, and after it the base is bare.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
@@ -53,6 +55,83 @@ def _selecting_names(model: nn.Module, paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(last)) if matched == set(paths) else tuple(paths)
 
 
+@dataclass
+class _Members:
+    """What a module's product needs of the bank: A (K, R, D_in), B (K, D_out, R) and scale (K, 1, 1) in the base's dtype.
+
+    ``grads`` are where their gradients go (fp32 views of the bank's rows), None where nobody trains. ``written`` are the
+    modules that have put theirs there in this step.
+    """
+
+    views: Views
+    scale: Tensor
+    grads: Views | None = None
+    written: set[str] = field(default_factory=set)
+
+
+class _Product(torch.autograd.Function):
+    """``y = W x + bias + B_policy A_policy x + scale_k B_k A_k x``, with few passes over memory and no copies of gradients.
+
+    Autograd on its own would copy ``y`` and its gradient for every term, and every adapter gradient once more.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        _anchor: Tensor | None,
+        module: nn.Module,
+        path: str,
+        shared: tuple[Tensor, Tensor] | None,
+        bank: _Members,
+    ) -> Tensor:
+        """``_anchor`` requires a gradient where members train, so that the first modules of the base are in the graph."""
+        rows = x.reshape(-1, x.shape[-1])
+        weight, bias = cast(Tensor, module.weight), cast(Tensor, module.bias)
+        y = torch.addmm(bias, rows, weight) if isinstance(module, Conv1D) else F.linear(rows, weight, bias)
+        if shared is not None:
+            y.addmm_(rows @ shared[0].T, shared[1].T)
+        hidden = None
+        if path in bank.views:
+            a, b = bank.views[path]
+            hidden = torch.bmm(rows.view(len(a), -1, rows.shape[-1]), a.mT).mul_(bank.scale)
+            y.view(len(a), -1, y.shape[-1]).baddbmm_(hidden, b.mT)
+        ctx.save_for_backward(rows, hidden)
+        ctx.module, ctx.path, ctx.shared, ctx.bank, ctx.shape = module, path, shared, bank, x.shape
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        rows, hidden = ctx.saved_tensors
+        dy = dy.reshape(-1, dy.shape[-1])
+        dx = None
+        if ctx.needs_input_grad[0]:
+            weight = ctx.module.weight
+            dx = dy @ (weight.T if isinstance(ctx.module, Conv1D) else weight)
+            if ctx.shared is not None:
+                dx.addmm_(dy @ ctx.shared[1], ctx.shared[0])
+        if hidden is not None:
+            a, b = ctx.bank.views[ctx.path]
+            dy, rows = dy.view(len(a), -1, dy.shape[-1]), rows.view(len(a), -1, rows.shape[-1])
+            dhidden = torch.bmm(dy, b).mul_(ctx.bank.scale)
+            _store(ctx.bank, ctx.path, torch.bmm(dhidden.mT, rows), torch.bmm(dy.mT, hidden))
+            if dx is not None:
+                dx.view(rows.shape).baddbmm_(dhidden, a)
+        return None if dx is None else dx.view(ctx.shape), None, None, None, None, None
+
+
+def _store(bank: _Members, path: str, *grads: Tensor) -> None:
+    """Put gradients into their places; a module that a forward uses twice adds."""
+    if bank.grads is None:
+        return
+    for place, grad in zip(bank.grads[path], grads, strict=True):
+        if path in bank.written:
+            place.add_(grad)
+        else:
+            place.copy_(grad)
+    bank.written.add(path)
+
+
 class Beside:
     """What stands beside the base in one ``with`` block: one shared adapter (the policy) and a bank's members.
 
@@ -63,47 +142,47 @@ class Beside:
         self._model = model
         self._shared = shared
         self._paths = list(dict.fromkeys([*paths, *self._shared]))
-        self._members: Views = {}
-        self._scale = torch.zeros(0)
-        self._handles: list[RemovableHandle] = []
+        self._members = _Members({}, torch.zeros(0))
+        self._anchor: Tensor | None = None
 
-    def bind(self, views: Views, scale: Tensor) -> None:
-        """Members for the next forwards: A (K, R, D_in) and B (K, D_out, R) by path in the base's dtype, scale (K)."""
-        self._members = views
+    def bind(self, views: Views, scale: Tensor, grads: Views | None = None) -> None:
+        """Members for the next forwards: A (K, R, D_in) and B (K, D_out, R) by path in the base's dtype, scale (K).
+
+        With ``grads`` (fp32, the same shapes) a backward pass writes the members' gradients there.
+        """
         dtype = next(iter(views.values()))[0].dtype
-        self._scale = scale.to(dtype)[:, None, None]
+        self._members = _Members(views, scale.to(dtype)[:, None, None], grads)
+        self._anchor = None if grads is None else torch.zeros((), requires_grad=True)
+
+    def settle_gradients(self) -> None:
+        """After a backward pass: the gradients of modules that the forward did not use are 0."""
+        for path, places in (self._members.grads or {}).items():
+            if path not in self._members.written:
+                for place in places:
+                    place.zero_()
+        self._members.written.clear()
 
     def __enter__(self) -> Beside:
         for path in self._paths:
             module = self._model.get_submodule(path)
-            self._handles.append(module.register_forward_hook(self._hook(path)))
+            module.forward = self._forward(module, path)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._members = {}
+        for path in self._paths:
+            self._model.get_submodule(path).__dict__.pop("forward", None)
+        self._members = _Members({}, torch.zeros(0))
 
-    def _hook(self, path: str) -> Any:
+    def _forward(self, module: nn.Module, path: str) -> Callable[[Tensor], Tensor]:
         shared = self._shared.get(path)
 
-        def add(module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
-            x = args[0]
-            if shared is not None:
-                a, b = shared
-                h = x.reshape(-1, x.shape[-1]) @ a.T
-                y = torch.addmm(y.reshape(-1, y.shape[-1]), h, b.T).view(y.shape)
-            if path in self._members:
-                a, b = self._members[path]
-                x3, y3 = x.reshape(len(a), -1, x.shape[-1]), y.reshape(len(a), -1, y.shape[-1])
-                h = torch.bmm(x3, a.transpose(1, 2)) * self._scale
-                y = torch.baddbmm(y3, h, b.transpose(1, 2)).view(y.shape)
-            return y
+        def forward(x: Tensor) -> Tensor:
+            anchor = self._anchor if path in self._members.views else None
+            return _Product.apply(x, anchor, module, path, shared, self._members)  # type: ignore[no-any-return]
 
-        return add
+        return forward
 
 
 def shared_views(adapter: LoraAdapter, model: nn.Module, device: torch.device, dtype: torch.dtype) -> Views:

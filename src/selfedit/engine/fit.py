@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import Lock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from ..errors import UpdateError
 from ..types import TrainSequence, Update
@@ -119,19 +122,44 @@ def fit(
     bank.trained_tokens, bank.losses = [0] * len(updates), [[] for _ in updates]
     progress = _Progress(sum(u.steps for u in updates), on_step)
 
-    def train(body: Body, members: Sequence[int]) -> Steps:
-        cohort = Cohort(body, bank, members, updates, init)
+    def train(body: Body, chains: Sequence[Sequence[int]]) -> Steps:
+        cohort = Cohort(body, bank, chains, updates, init)
         with Beside(body.model, shared, [t.path for t in layout.targets]) as place:
-            for step in range(updates[members[0]].steps):
-                progress.add(cohort.step(step, place))
+            while cohort.active:
+                progress.add(cohort.step(place))
                 yield
-        cohort.finish()
 
-    # Most steps first: the members still training are then always the first rows, and nothing needs to move. Then by size:
-    # every member of a cohort gets the rows that its largest one needs, the rest is padding.
-    order = sorted(range(len(updates)), key=lambda k: (-updates[k].steps, -tokens_per_step(updates[k])))
-    on_workers(bodies, [order[i : i + members_at_once] for i in range(0, len(order), members_at_once)], train)
+    on_workers(bodies, cohorts(updates, members_at_once), train)
     return bank
+
+
+def cohorts(updates: Sequence[Update], members_at_once: int) -> list[list[list[int]]]:
+    """Which updates train together: cohorts of at most ``members_at_once`` slots, each slot a chain of updates that refill it.
+
+    Most steps first: a cohort lasts as long as its first slot, and short updates follow each other in the slots beside it.
+    Then by size: every slot gets the rows that the largest one needs, the rest is padding.
+    """
+    left = sorted(range(len(updates)), key=lambda k: (-updates[k].steps, -tokens_per_step(updates[k])))
+    out: list[list[list[int]]] = []
+    while left:
+        length = updates[left[0]].steps
+        chains: list[list[int]] = []
+        room: list[int] = []
+        later: list[int] = []
+        for k in left:
+            at = next((c for c, free in enumerate(room) if free >= updates[k].steps), None)
+            if at is None and len(chains) == members_at_once:
+                later.append(k)
+                continue
+            if at is None:
+                at = len(chains)
+                chains.append([])
+                room.append(length)
+            chains[at].append(k)
+            room[at] -= updates[k].steps
+        out.append(sorted(chains, key=lambda chain: -sum(updates[k].steps for k in chain)))
+        left = later
+    return out
 
 
 class _Progress:
@@ -147,110 +175,140 @@ class _Progress:
                 self._on_step(self._done, self._total)
 
 
-class Cohort:
-    """The members that train together. ``rows`` (K, width) are their fp32 weights, ``grads`` the gradients beside them.
+@dataclass
+class _Slot:
+    """One row of a cohort: the update that trains in it, its next step, and those that will follow."""
 
-    The modules see views of the rows in the base's dtype; these are autograd's leaves, and their gradients are copied
-    into ``grads``. A member that diverged stays in the batch as a zero row: the others' shapes, and so their bits,
-    don't depend on it.
+    member: int
+    update: Update
+    order: list[list[int]]
+    following: deque[int]
+    step: int = 0
+
+
+class Cohort:
+    """The members that train together. ``rows`` (K, width) are their fp32 weights; ``grads``, ``first`` and ``second`` the
+    gradients and AdamW's moments beside them.
+
+    The modules see views of the rows in the base's dtype and write their gradients into views of ``grads``. A member that
+    diverged stays in the batch as a zero row: the others' shapes, and so their bits, don't depend on it.
     """
 
     def __init__(
-        self, body: Body, bank: Bank, members: Sequence[int], updates: Sequence[Update], init: LoraAdapter | None
+        self,
+        body: Body,
+        bank: Bank,
+        chains: Sequence[Sequence[int]],
+        updates: Sequence[Update],
+        init: LoraAdapter | None,
     ) -> None:
-        self._body, self._bank, self._members = body, bank, members
-        self._updates = [updates[k] for k in members]
-        self._orders = [minibatches(u) for u in self._updates]
-        layout = bank.layout
-        starts = [init or initial_adapter(layout, u.rank, u.alpha, u.seed) for u in self._updates]
-        self.rows = torch.stack([layout.row(start) for start in starts]).to(body.device)
-        self.grads = torch.zeros_like(self.rows)
+        self._body, self._bank, self._updates, self._init = body, bank, updates, init
+        self.rows = torch.zeros(len(chains), bank.layout.width, device=body.device)
+        self.grads, self.first, self.second = (torch.zeros_like(self.rows) for _ in range(3))
         self._work = self.rows if body.dtype == torch.float32 else self.rows.to(body.dtype)
-        self._leaves: Views = {}
-        self._scale = bank.scale[torch.tensor(members, device=body.device)]
-        parameters = [row.detach().requires_grad_() for row in self.rows]
-        for parameter, grad in zip(parameters, self.grads, strict=True):
-            parameter.grad = grad
-        groups = [
-            {"params": [p], "weight_decay": u.weight_decay} for p, u in zip(parameters, self._updates, strict=True)
-        ]
-        self._optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, fused=True)
-        self._groups = list(self._optimizer.param_groups)
+        self._counts = [torch.zeros((), device=body.device) for _ in chains]
+        self._scale = torch.zeros(len(chains), device=body.device)
+        self._slots = [self._seat(row, deque(chain)) for row, chain in enumerate(chains)]
         self._bound = 0
 
-    def step(self, step: int, place: Beside) -> int:
-        """One optimiser step of every member that has one left; returns how many had."""
-        active = sum(u.steps > step for u in self._updates)
+    @property
+    def active(self) -> int:
+        """Slots that still train."""
+        return len(self._slots)
+
+    def step(self, place: Beside) -> int:
+        """One optimiser step of every slot's member; returns how many there were. A finished one goes into the bank."""
+        active = len(self._slots)
         if active != self._bound:
             self._bind(active, place)
-        batches = [
-            [u.sequences[i] for i in order[step]]
-            for u, order in zip(self._updates[:active], self._orders[:active], strict=True)
-        ]
-        packed = pack(batches, self._body.half_cost, self._body.device)
-        grads = self.grads[:active]
-        losses = self._backward(packed, grads)
-        norms = torch.linalg.vector_norm(grads, dim=1)
-        self._settle(step, losses, norms.tolist(), batches)
-        limits = torch.tensor([u.max_grad_norm for u in self._updates[:active]], device=norms.device)
-        # torch.nn.utils.clip_grad_norm_'s arithmetic, a row each.
-        grads.mul_((limits / (norms + 1e-6)).clamp(max=1.0)[:, None])
-        self._optimise(step, active)
+        batches = [[slot.update.sequences[i] for i in slot.order[slot.step]] for slot in self._slots]
+        losses = self._backward(pack(batches, self._body.half_cost, self._body.device), place)
+        norms = torch.linalg.vector_norm(self.grads[:active], dim=1)
+        self._settle(losses, norms.tolist(), batches)
+        self._optimise(norms)
+        for row, slot in enumerate(self._slots):
+            slot.step += 1
+            if slot.step == slot.update.steps:
+                self._finish(row, slot)
+                if slot.following:
+                    self._slots[row] = self._seat(row, slot.following)
+        # Chains are in the order of their lengths: those still training are always the first rows.
+        self._slots = [slot for slot in self._slots if slot.step < slot.update.steps]
         return active
 
-    def finish(self) -> None:
-        """Put the trained rows into the bank; one whose weights overflowed counts as diverged."""
-        sizes = torch.linalg.vector_norm(self.rows, dim=1).tolist()
-        for row, (member, size) in enumerate(zip(self._members, sizes, strict=True)):
-            if not math.isfinite(size):
-                self._stop(row, f"weights not finite after step {self._updates[row].steps}")
-            self._bank.flat[member] = self.rows[row]
+    def _seat(self, row: int, chain: deque[int]) -> _Slot:
+        """Let the chain's next update begin in this row."""
+        member = chain.popleft()
+        update = self._updates[member]
+        start = self._init or initial_adapter(self._bank.layout, update.rank, update.alpha, update.seed)
+        self.rows[row] = self._bank.layout.row(start).to(self.rows.device)
+        self._work[row] = self.rows[row]
+        for tensor in (self.first[row], self.second[row], self._counts[row]):
+            tensor.zero_()
+        self._scale[row] = update.alpha / update.rank
+        self._bound = 0  # the scale has changed
+        return _Slot(member, update, minibatches(update), chain)
+
+    def _finish(self, row: int, slot: _Slot) -> None:
+        """Put a trained row into the bank; one whose weights overflowed counts as diverged."""
+        if not math.isfinite(float(torch.linalg.vector_norm(self.rows[row]))):
+            self._stop(row, f"weights not finite after step {slot.step}")
+        self._bank.flat[slot.member] = self.rows[row]
 
     def _bind(self, active: int, place: Beside) -> None:
         self._bound = active
-        self._leaves = {
-            path: (a.detach().requires_grad_(), b.detach().requires_grad_())
-            for path, (a, b) in self._bank.layout.views(self._work[:active]).items()
-        }
-        place.bind(self._leaves, self._scale[:active])
+        views = self._bank.layout.views
+        place.bind(views(self._work[:active]), self._scale[:active], views(self.grads[:active]))
 
-    def _backward(self, packed: Packed, grads: Tensor) -> list[float]:
-        """Each member's loss; the gradients are in ``grads`` (active, width) afterwards."""
+    def _backward(self, packed: Packed, place: Beside) -> list[float]:
+        """Each member's loss; the gradients are in ``grads`` afterwards."""
         logits = self._body.logits(self._body.packed_hidden(packed))
         each = F.cross_entropy(logits, packed.targets, reduction="none")
         # Split, not a weighted product: 0 * NaN would carry a member's NaN to the others.
         losses = torch.stack([part.mean() for part in torch.split(each, packed.member_counts)])
         losses.sum().backward()  # type: ignore[no-untyped-call]
-        for path, into in self._bank.layout.views(grads).items():
-            for leaf, place in zip(self._leaves[path], into, strict=True):
-                if leaf.grad is None:
-                    place.zero_()  # a module that this model's forward does not use
-                else:
-                    place.copy_(leaf.grad)
-                    leaf.grad = None
+        place.settle_gradients()
         return losses.tolist()  # type: ignore[no-any-return]
 
-    def _settle(self, step: int, losses: list[float], norms: list[float], batches: list[list[TrainSequence]]) -> None:
+    def _settle(self, losses: list[float], norms: list[float], batches: list[list[TrainSequence]]) -> None:
         """Write down the step; stop the members whose loss or gradient is not finite."""
-        for row, (loss, norm, batch) in enumerate(zip(losses, norms, batches, strict=True)):
-            member = self._members[row]
-            if member in self._bank.failed:
+        for row, (slot, loss, norm, batch) in enumerate(zip(self._slots, losses, norms, batches, strict=True)):
+            if slot.member in self._bank.failed:
                 continue
-            self._bank.losses[member].append(loss)
-            self._bank.trained_tokens[member] += sum(len(s.ids) for s in batch)
+            self._bank.losses[slot.member].append(loss)
+            self._bank.trained_tokens[slot.member] += sum(len(s.ids) for s in batch)
             if not math.isfinite(loss) or not math.isfinite(norm):
-                self._stop(row, f"{'gradient' if math.isfinite(loss) else 'loss'} not finite at step {step + 1}")
+                what = "gradient" if math.isfinite(loss) else "loss"
+                self._stop(row, f"{what} not finite at step {slot.step + 1}")
 
     def _stop(self, row: int, reason: str) -> None:
-        self._bank.failed[self._members[row]] = reason
+        self._bank.failed[self._slots[row].member] = reason
         for tensor in (self.rows, self._work):
             tensor[row] = 0.0
 
-    def _optimise(self, step: int, active: int) -> None:
-        alive = [r for r in range(active) if self._members[r] not in self._bank.failed]
-        for row in alive:
-            self._groups[row]["lr"] = lr_at(self._updates[row], step)
-        self._optimizer.param_groups = [self._groups[row] for row in alive]
-        self._optimizer.step()
+    @torch.no_grad()
+    def _optimise(self, norms: Tensor) -> None:
+        """Clip and AdamW, in one pass over each row that is alive."""
+        for row, slot in enumerate(self._slots):
+            if slot.member in self._bank.failed:
+                continue
+            adamw(
+                [self.rows[row]],
+                [self.grads[row]],
+                [self.first[row]],
+                [self.second[row]],
+                [],
+                [self._counts[row]],
+                fused=True,
+                # Gradients are divided by this: torch.nn.utils.clip_grad_norm_'s arithmetic.
+                grad_scale=((norms[row] + 1e-6) / slot.update.max_grad_norm).clamp(min=1.0),
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=lr_at(slot.update, slot.step),
+                weight_decay=slot.update.weight_decay,
+                eps=1e-8,
+                maximize=False,
+            )
         if self._work is not self.rows:
-            self._work[:active] = self.rows[:active]
+            self._work[: len(self._slots)] = self.rows[: len(self._slots)]
