@@ -78,10 +78,21 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return out
 
 
+class _Engines(dict[str, TorchEngine]):
+    """One engine a family, loaded when first asked for; a test that mounts something must unmount it."""
+
+    def __init__(self, checkpoints: dict[str, Path]) -> None:
+        super().__init__()
+        self._checkpoints = checkpoints
+
+    def __missing__(self, family: str) -> TorchEngine:
+        self[family] = TorchEngine.load(str(self._checkpoints[family]), device="cpu")
+        return self[family]
+
+
 @pytest.fixture(scope="session")
 def engines(checkpoints: dict[str, Path]) -> dict[str, TorchEngine]:
-    """One engine a family; a test that mounts something must unmount it."""
-    return {family: TorchEngine.load(str(path), device="cpu") for family, path in checkpoints.items()}
+    return _Engines(checkpoints)
 
 
 @pytest.fixture
