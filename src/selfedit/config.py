@@ -76,8 +76,9 @@ class ModelSettings(Section):
     device: str = Field("auto", description="auto: cuda where present, else cpu")
     targets: str = Field(
         "auto",
-        description="modules that adapters change: all-linear, paper (q and v), or comma-separated suffixes; auto: all-linear, "
-        "and for the embedded base its feed-forward matrices, where new facts interfere least",
+        description="modules that adapters change: all-linear, paper (q and v), or comma-separated suffixes, each also in some "
+        "layers only (all-linear@4: without the first four, paper@-2: in the last two); auto: all-linear, and for the "
+        "embedded base its feed-forward matrices, where new facts interfere least",
     )
     members_at_once: int = Field(
         8,

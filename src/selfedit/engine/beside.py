@@ -18,41 +18,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
-from .lora import Bank, Layout, LoraAdapter, Target, widths
+from .lora import Bank, LoraAdapter, widths
 
 Views = dict[str, tuple[Tensor, Tensor]]
-
-
-def find_layout(model: nn.Module, targets: str | Sequence[str], base: str) -> Layout:
-    """The modules meant by ``targets``: "all-linear" (all but the output head), "paper" (q and v), or name suffixes.
-
-    Raises:
-        ModelError: no module matches, or "paper" is asked of a model that keeps q, k and v in one matrix.
-    """
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head}
-    if targets == "all-linear":
-        paths = list(linear)
-    else:
-        wanted = ["q_proj", "v_proj"] if targets == "paper" else targets
-        suffixes = [s.strip() for s in (wanted.split(",") if isinstance(wanted, str) else wanted)]
-        paths = [n for n in linear if any(n == s or n.endswith("." + s) for s in suffixes)]
-    if not paths:
-        known = ", ".join(sorted({n.rpartition(".")[2] for n in linear}))
-        fused = " ('paper' means q_proj and v_proj; GPT-2's fused c_attn cannot be split)" if targets == "paper" else ""
-        raise ModelError(
-            f"no linear module matches targets={targets!r}{fused}; this model has: {known}, or use all-linear"
-        )
-    found = tuple(Target(n, *widths(linear[n])) for n in paths)
-    conv = any(isinstance(linear[n], Conv1D) for n in paths)
-    return Layout(found, 1, _selecting_names(model, paths), conv, base)
-
-
-def _selecting_names(model: nn.Module, paths: Sequence[str]) -> tuple[str, ...]:
-    """The shortest names that select exactly ``paths`` by suffix, as PEFT matches them; else the paths themselves."""
-    last = {path.rpartition(".")[2] for path in paths}
-    matched = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in last}
-    return tuple(sorted(last)) if matched == set(paths) else tuple(paths)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.masking_utils import create_masks_for_generate
 
 from ..errors import ModelError
 from ..types import TrainSequence
@@ -22,22 +23,22 @@ class Body:
         """Freeze ``model``.
 
         Raises:
-            ModelError: the architecture ignores masks and positions, or has a head this engine does not know.
+            ModelError: a tensor has no data (it is on the meta device), the architecture ignores masks and positions, or
+                it has a head this engine does not know.
         """
+        refuse_meta(model, name)
         model.requires_grad_(False)
         model.eval()
         self.model, self.name = model, name
         self._backbone, self._head = model.base_model, model.get_output_embeddings()
         config = model.config
         self.vocabulary = int(config.vocab_size)
-        self.window = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
-        if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-            # Our masks are plain causal, which equals a sliding window only inside of it.
-            self.window = min(self.window, int(config.sliding_window))
+        self.window = _longest(config)
         self._multiplier = float(getattr(config, "logit_scale", None) or 1.0)
         self._multiplier /= float(getattr(config, "logits_scaling", None) or 1.0)
         self._cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)
         self.half_cost = 3 * int(config.hidden_size)
+        self._hand_masks = False
         self._prove()
 
     def replica(self) -> Body:
@@ -58,8 +59,8 @@ class Body:
         """What the base computes in."""
         return cast(torch.dtype, self.model.dtype)
 
-    def hidden(self, ids: Tensor, positions: Tensor, mask: Tensor | None, cache: Any = None) -> Tensor:
-        """Ids and positions (N, T) -> hidden states (N, T, D); ``mask`` is (N, seen) int or (N, 1, T, T) additive."""
+    def hidden(self, ids: Tensor, positions: Tensor, mask: Any, cache: Any = None) -> Tensor:
+        """Ids and positions (N, T) -> hidden states (N, T, D); ``mask`` is (N, seen) int, or all that the model takes."""
         out = self._backbone(
             input_ids=ids,
             position_ids=positions,
@@ -71,14 +72,15 @@ class Body:
 
     def packed_hidden(self, packed: Packed) -> Tensor:
         """Hidden states (M, D) at the packed batch's sources."""
-        mask = None
-        if packed.visible is not None:
-            low = torch.finfo(self.dtype).min
-            mask = torch.zeros(packed.visible.shape, dtype=self.dtype, device=self.device).masked_fill_(
-                ~packed.visible, low
-            )
+        # Without a mask most models make their own, one for each kind of attention, from where the positions start again.
+        mask = self._masks(packed.positions) if self._hand_masks else None
         hidden = self.hidden(packed.ids, packed.positions, mask)
         return hidden.reshape(-1, hidden.shape[-1]).index_select(0, packed.sources)
+
+    def _masks(self, positions: Tensor) -> Any:
+        """Block-diagonal causal masks for positions (N, T): one, or by the layers' types where there are several."""
+        like = torch.empty(*positions.shape, 0, dtype=self.dtype, device=self.device)
+        return create_masks_for_generate(self.model.config, like, None, None, positions)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (M, D) -> logits (M, V) in fp32, scaled and soft-capped as the model does."""
@@ -94,9 +96,29 @@ class Body:
                 digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    @torch.no_grad()
     def _prove(self) -> None:
-        """Two sequences in one row must give what each gives alone through the model's own forward."""
+        """Find how this model keeps the sequences of a row apart; most take it from the positions."""
+        config, reason = self.model.config, ""
+        window = getattr(config, "sliding_window", None)
+        try:
+            if window:
+                config.sliding_window = 2  # so that short sequences, which cost little, are longer than the window
+            for self._hand_masks in (False, True):
+                if self._keeps_apart():
+                    return
+        except Exception as error:  # a model of another make can raise anything here
+            reason = f" ({' '.join(str(error).split())[:200]})"
+        finally:
+            if window:
+                config.sliding_window = window
+        raise ModelError(
+            f"{self.name} ({type(self.model).__name__}) ignores attention masks or positions, or changes its logits in a "
+            f"way this engine does not know{reason}; use a Llama-, Qwen-, Mistral-, Gemma-, Phi- or GPT-like model"
+        )
+
+    @torch.no_grad()
+    def _keeps_apart(self) -> bool:
+        """Two sequences in one row give what each gives alone through the model's own forward."""
         n = min(4, self.window)
         sequences = [
             TrainSequence(tuple((7 * s + 3 * t) % self.vocabulary for t in range(n)), (True,) * n) for s in (1, 2)
@@ -106,8 +128,29 @@ class Body:
         ids = torch.tensor([s.ids for s in sequences], device=self.device)
         theirs = self.model(input_ids=ids).logits[:, :-1].reshape(ours.shape).float()
         limit = (1e-3 if self.dtype == torch.float32 else 0.1) * float(theirs.abs().max().clamp(min=1.0))
-        if not torch.allclose(ours, theirs, rtol=0, atol=limit):
-            raise ModelError(
-                f"{self.name} ({type(self.model).__name__}) ignores attention masks or positions, or changes its "
-                "logits in a way this engine does not know; use a Llama-, Qwen-, Mistral-, Gemma- or GPT-2-like model"
-            )
+        return torch.allclose(ours, theirs, rtol=0, atol=limit)
+
+
+def refuse_meta(model: PreTrainedModel, name: str) -> None:
+    """Refuse a model some of whose tensors were never loaded.
+
+    Raises:
+        ModelError: a parameter or buffer is on the meta device.
+    """
+    empty = [n for n, t in [*model.named_parameters(), *model.named_buffers()] if t.is_meta]
+    if empty:
+        raise ModelError(
+            f"{name}: {len(empty)} tensors hold no data (meta device), such as {empty[0]}; load the whole checkpoint into "
+            "memory, without offloading or init_empty_weights"
+        )
+
+
+def _longest(config: Any) -> int:
+    """The longest sequence in tokens. Sliding windows don't bound it, positions do."""
+    longest = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+    rope = getattr(config, "rope_parameters", None) or {}
+    for kind in (rope, *rope.values()):  # some models have one for each kind of attention
+        if isinstance(kind, dict) and kind.get("rope_type") == "longrope":
+            # One sequence beyond this length changes the angles of all of its batch, and of what a cache holds already.
+            longest = min(longest, int(kind["original_max_position_embeddings"]))
+    return longest

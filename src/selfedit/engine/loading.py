@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from ..errors import ModelError
 from .attention import register as attention_for_cpus
+from .body import refuse_meta
 
 Dtype = Literal["auto", "fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -86,7 +87,8 @@ def load_model(
         raise ModelError(
             f"{source}: no such directory; name one in the Hugging Face format, or a hub id like 'org/name'"
         )
-    attention = "sdpa" if device.type == "cuda" else attention_for_cpus()
+    # None: the fused one where the model has it (attention with soft-capping has none).
+    attention = None if device.type == "cuda" else attention_for_cpus()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         with _progress_for_long_loads(source):
@@ -108,4 +110,5 @@ def load_model(
         )
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{source}: its tokenizer has no end-of-text token; set eos_token in tokenizer_config.json")
+    refuse_meta(model, source)
     return model.to(device), tokenizer

@@ -19,15 +19,13 @@ from ..types import TrainSequence
 class Packed:
     """K members x S rows of T tokens, member by member (N = K * S), and what is predicted from where.
 
-    ids, positions: (N, T) int64. visible: (N, 1, T, T) bool, True where a token may look; None where plain causal
-    attention is right (one sequence a row, padding behind it). sources (M) are flat indices into N * T whose hidden
-    state predicts targets (M); both in the order of members, then of their sequences as given. counts[k][s] of them
-    belong to sequence s of member k.
+    ids, positions: (N, T) int64; where a position is not the one before plus 1, another sequence (or padding) starts, and
+    from that the attention masks are made. sources (M) are flat indices into N * T whose hidden state predicts targets (M);
+    both in the order of members, then of their sequences as given. counts[k][s] of them belong to sequence s of member k.
     """
 
     ids: Tensor
     positions: Tensor
-    visible: Tensor | None
     sources: Tensor
     targets: Tensor
     counts: list[list[int]]
@@ -82,7 +80,6 @@ def pack(sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int, device:
     n_rows = per_member * len(bins_K)
     ids = torch.zeros(n_rows, length, dtype=torch.long)
     positions = torch.arange(length).repeat(n_rows, 1)
-    segments = torch.full((n_rows, length), -1)
     sources: list[int] = []
     targets: list[int] = []
     counts: list[list[int]] = []
@@ -94,7 +91,6 @@ def pack(sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int, device:
                 end = at + len(sequences[number].ids)
                 ids[row, at:end] = torch.tensor(sequences[number].ids)
                 positions[row, at:end] -= at
-                segments[row, at:end] = number
                 start[number] = row * length + at
                 at = end
         counts.append([])
@@ -103,9 +99,5 @@ def pack(sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int, device:
             sources += [start[number] + t - 1 for t in wanted]
             targets += [sequence.ids[t] for t in wanted]
             counts[-1].append(len(wanted))
-    visible = None
-    if any(len(chosen) > 1 for bins in bins_K for chosen in bins):
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
-        visible = ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None].to(device)
     source, target = (torch.tensor(numbers, dtype=torch.long, device=device) for numbers in (sources, targets))
-    return Packed(ids.to(device), positions.to(device), visible, source, target, counts)
+    return Packed(ids.to(device), positions.to(device), source, target, counts)

@@ -13,13 +13,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import ModelError, SettingsError, UpdateError
 from ..types import Completion, TrainSequence, Update
 from .base import Adapter, AdapterBank, Ids
-from .beside import Beside, Views, find_layout, shared_views
+from .beside import Beside, Views, shared_views
 from .body import Body
 from .decode import Choose, Row, decode, greedy, make_row, sampler
 from .fit import check, check_sequences, fit
 from .loading import Dtype, choose_device, load_model
 from .lora import Bank, LoraAdapter
 from .score import ScoredTokens, mean_kl, token_logprobs
+from .targets import find_layout
 
 
 class TorchEngine:

@@ -1,0 +1,82 @@
+"""Which modules of a model adapters change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from ..errors import ModelError
+from .lora import Layout, Target, widths
+
+_SYNTAX = "a range is two layer numbers as in Python slices, such as @4:, @2:6 or @-2:"
+
+
+def find_layout(model: PreTrainedModel, targets: str | Sequence[str], base: str) -> Layout:
+    """The modules meant by ``targets``, in the model's order.
+
+    "all-linear" is every linear module but the output head, "paper" the attention's q and v, and anything else
+    comma-separated module names or their endings. ``@`` and a Python slice keep only those in some of the decoder layers,
+    counted from 0: "all-linear@4:" is all but the first four, "gate_proj,up_proj@2:6" four layers, "paper@-2:" the last two.
+
+    Raises:
+        ModelError: a name or the range matches nothing, or "paper" is asked of a model that keeps q, k and v in one matrix.
+    """
+    head = model.get_output_embeddings()
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head}
+    written = targets if isinstance(targets, str) else ",".join(targets)
+    names, at, layers = written.partition("@")
+    within = _in_layers(model, list(linear), layers) if at else list(linear)
+    paths = _named(names.strip(), within, written)
+    found = tuple(Target(n, *widths(linear[n])) for n in paths)
+    conv = any(isinstance(linear[n], Conv1D) for n in paths)
+    return Layout(found, 1, _selecting_names(model, paths), conv, base)
+
+
+def _named(names: str, linear: Sequence[str], targets: str) -> list[str]:
+    """Those of the linear modules that are meant, each name matching at least one."""
+    if names == "all-linear":
+        return list(linear)
+    suffixes = [s.strip() for s in ("q_proj,v_proj" if names == "paper" else names).split(",")]
+    matches = {s: {n for n in linear if n == s or n.endswith("." + s)} for s in suffixes}
+    missing = [s for s, found in matches.items() if not found]
+    if missing:
+        known = ", ".join(sorted({n.rpartition(".")[2] for n in linear}))
+        fused = " ('paper' means q_proj and v_proj; a fused matrix, as GPT-2's c_attn, cannot be split)"
+        raise ModelError(
+            f"no linear module matches {missing[0]!r} of targets={targets!r}{fused if names == 'paper' else ''}; "
+            f"there are: {known}, or use all-linear"
+        )
+    return [n for n in linear if any(n in found for found in matches.values())]
+
+
+def _in_layers(model: PreTrainedModel, linear: Sequence[str], layers: str) -> list[str]:
+    """Those of the linear modules that lie in the decoder layers of a slice such as "2:6"."""
+    n = int(model.config.num_hidden_layers)
+    stacks = [path for path, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n]
+    if not stacks:
+        raise ModelError(
+            f"{type(model).__name__} has no list of {n} decoder layers; leave @{layers} out of the targets"
+        )
+    first, colon, last = layers.partition(":")
+    try:
+        chosen = range(n)[slice(*(int(bound) if bound.strip() else None for bound in (first, last)))]
+    except ValueError:
+        colon = ""
+    if not colon:
+        raise ModelError(f"@{layers} is no range of layers; {_SYNTAX}")
+    # Lists inside the layers (of experts, say) can be as long; the outermost comes first.
+    within = tuple(f"{stacks[0]}.{i}." for i in chosen)
+    found = [name for name in linear if name.startswith(within)]
+    if not found:
+        raise ModelError(f"@{layers} holds none of the layers 0 to {n - 1}; {_SYNTAX}")
+    return found
+
+
+def _selecting_names(model: nn.Module, paths: Sequence[str]) -> tuple[str, ...]:
+    """The shortest names that select exactly ``paths`` by suffix, as PEFT matches them; else the paths themselves."""
+    last = {path.rpartition(".")[2] for path in paths}
+    matched = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in last}
+    return tuple(sorted(last)) if matched == set(paths) else tuple(paths)
