@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from made_updates import distance, mixed_updates, prompts, strong, update
 
-from selfedit.engine.fit import lr_at, minibatches
+from selfedit.engine.cohort import Member, lr_at, minibatches
+from selfedit.engine.fit import cohorts
 from selfedit.engine.lora import LoraAdapter, initial_adapter
 from selfedit.engine.reference import peft_fit
 from selfedit.engine.torch_engine import TorchEngine
@@ -91,6 +94,47 @@ def test_more_members_than_fit_at_once_train_in_cohorts(llama: TorchEngine, chec
     total = sum(one.steps for one in updates)
     assert seen[-1] == (total, total)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_short_members_follow_each_other_in_a_slot_and_get_what_they_get_alone(
+    llama: TorchEngine, checkpoints: dict[str, Path]
+) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=3)
+    steps = [12, 3, 4, 11, 5, 2, 1, 6]
+    updates = [update(k, steps=n, rank=1 + k % 3, lr=5e-4 + 1e-4 * k) for k, n in enumerate(steps)]
+    (first, *_) = cohorts([Member(k, u, u.steps) for k, u in enumerate(updates)], 3)
+    assert [[m.number for m in chain] for chain in first] == [[0], [3, 6], [7, 4]]  # refilled, the longest first
+    bank = engine.fit(updates)
+    for k, one in enumerate(updates):
+        alone = llama.fit([one])
+        assert distance(bank.adapter(k), alone.adapter(0)) <= 1e-4
+        assert bank.losses[k] == pytest.approx(alone.losses[0], rel=1e-4)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=30), st.integers(1, 8))
+def test_every_member_has_one_place_in_one_cohort(steps: list[int], slots: int) -> None:
+    members = [Member(k, update(k), n) for k, n in enumerate(steps)]
+    planned = cohorts(members, slots)
+    assert sorted(m.number for chains in planned for chain in chains for m in chain) == list(range(len(steps)))
+    for chains in planned:
+        lengths = [sum(m.left for m in chain) for chain in chains]
+        assert 1 <= len(chains) <= slots
+        assert lengths == sorted(lengths, reverse=True)
+        assert lengths[0] == max(m.left for chain in chains for m in chain)
+
+
+def test_members_that_pause_or_are_dropped_change_nothing_for_those_that_go_on(llama: TorchEngine) -> None:
+    updates = mixed_updates()
+    whole, training = llama.fit(updates), llama.training(updates)
+    early = training.run(until=3).adapter(1)
+    assert [len(losses) for losses in training.bank.losses] == [3, 3, 3, 3]
+    assert distance(early, llama.fit([updates[1]]).adapter(0)) > 0.1
+    training.run(until=5, members=[1, 3])
+    bank = training.run(members=[1, 2])
+    assert [len(losses) for losses in bank.losses] == [3, 9, 4, 5]
+    for k in (1, 2):
+        assert distance(bank.adapter(k), whole.adapter(k)) <= 1e-4
+    assert training.run(members=[1, 2]) is bank  # nothing left to do
 
 
 def test_the_same_call_twice_gives_the_same_bits(llama: TorchEngine) -> None:

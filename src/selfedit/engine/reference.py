@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..types import Update
-from .fit import minibatches
+from .cohort import minibatches
 from .lora import LoraAdapter
 
 

@@ -16,7 +16,7 @@ from .base import Adapter, AdapterBank, Ids
 from .beside import Beside, Views, shared_views
 from .body import Body
 from .decode import Choose, Row, decode, greedy, make_row, sampler
-from .fit import check, check_sequences, fit
+from .fit import Training, check, check_sequences
 from .loading import Dtype, choose_device, load_model
 from .lora import Bank, LoraAdapter
 from .score import ScoredTokens, mean_kl, token_logprobs
@@ -223,6 +223,27 @@ class TorchEngine:
         """Why `fit` would refuse this update ("field: reason"), or None."""
         return check(update, self._body, self._layout, _as_lora(init))
 
+    def training(
+        self, updates: Sequence[Update], init: Adapter | None = None, *, targets: str | None = None
+    ) -> Training:
+        """Updates to be trained step by step: what `fit` does at once, to be paused, looked at and gone on with.
+
+        The mounted adapter stays fixed underneath. ``targets``: the modules to adapt, where they are not the engine's own.
+
+        Raises:
+            UpdateError: an update can't be trained on.
+            ModelError: no module matches ``targets``.
+        """
+        layout = self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
+        return Training(
+            self._replicas(max(1, -(-len(updates) // self._members_at_once))),
+            self._shared,
+            layout,
+            updates,
+            init=_as_lora(init),
+            members_at_once=self._members_at_once,
+        )
+
     def fit(
         self,
         updates: Sequence[Update],
@@ -233,23 +254,9 @@ class TorchEngine:
     ) -> Bank:
         """Train every update from its own seed's initial adapter (or ``init``); members never see each other.
 
-        The mounted adapter stays fixed underneath. ``targets``: the modules to adapt, where they are not the engine's own.
-        ``on_step(done, total)`` counts the members' optimiser steps.
-
-        Raises:
-            UpdateError: an update can't be trained on; nothing was trained then.
-            ModelError: no module matches ``targets``.
+        ``on_step(done, total)`` counts the members' optimiser steps; otherwise as `training`.
         """
-        layout = self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
-        return fit(
-            self._replicas(max(1, -(-len(updates) // self._members_at_once))),
-            self._shared,
-            layout,
-            updates,
-            init=_as_lora(init),
-            members_at_once=self._members_at_once,
-            on_step=on_step,
-        )
+        return self.training(updates, init, targets=targets).run(on_step=on_step)
 
     def bank(self, adapters: Sequence[Adapter]) -> Bank:
         """Adapters kept elsewhere, as a bank to ask.

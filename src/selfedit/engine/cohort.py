@@ -1,0 +1,193 @@
+"""Members of a bank that train together: one forward, backward and optimiser step for all of them.
+
+A member's loss in a step is the sum of the cross-entropy over the target tokens of its minibatch, divided by their
+number. The members' losses are added, so a member's gradient is the one it has alone; clip and AdamW are per member.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from ..types import TrainSequence, Update
+from .beside import Beside
+from .body import Body
+from .lora import Bank, LoraAdapter, initial_adapter
+from .packing import Packed, pack
+
+
+def minibatches(update: Update) -> list[list[int]]:
+    """The sequences of each step: epochs of a shuffle seeded by the update alone, in pieces of ``batch_size``."""
+    rng = random.Random(f"order/{update.seed}")
+    out: list[list[int]] = []
+    while len(out) < update.steps:
+        order = list(range(len(update.sequences)))
+        rng.shuffle(order)
+        out += [order[i : i + update.batch_size] for i in range(0, len(order), update.batch_size)]
+    return out[: update.steps]
+
+
+def lr_at(update: Update, step: int) -> float:
+    """The learning rate of a step (from 0): constant, or falling linearly to 0 after the last."""
+    return update.lr * (1.0 if update.schedule == "constant" else (update.steps - step) / update.steps)
+
+
+@dataclass
+class Member:
+    """One update on its way: the steps it has made, the step to stop at, and its row, moments and count where it paused."""
+
+    number: int
+    update: Update
+    stop: int
+    step: int = 0
+    paused: tuple[Tensor, ...] = ()
+
+    @property
+    def left(self) -> int:
+        """Steps to make."""
+        return self.stop - self.step
+
+    @cached_property
+    def order(self) -> list[list[int]]:
+        """Sequences of each step."""
+        return minibatches(self.update)
+
+
+class Cohort:
+    """The members that train together. ``rows`` (K, width) are their fp32 weights; ``grads``, ``first`` and ``second`` the
+    gradients and AdamW's moments beside them. Each row is a slot that a chain of members refills, the longest chain first.
+
+    The modules see views of the rows in the base's dtype and write their gradients into views of ``grads``. A member that
+    diverged stays in the batch as a zero row: the others' shapes, and so their bits, don't depend on it.
+    """
+
+    def __init__(self, body: Body, bank: Bank, chains: Sequence[Sequence[Member]], init: LoraAdapter | None) -> None:
+        self._body, self._bank, self._init = body, bank, init
+        self.rows = torch.zeros(len(chains), bank.layout.width, device=body.device)
+        self.grads, self.first, self.second = (torch.zeros_like(self.rows) for _ in range(3))
+        self._work = self.rows if body.dtype == torch.float32 else self.rows.to(body.dtype)
+        self._counts = [torch.zeros((), device=body.device) for _ in chains]
+        self._scale = torch.zeros(len(chains), device=body.device)
+        self._following = [deque(chain) for chain in chains]
+        self._slots = [self._seat(row) for row in range(len(chains))]
+        self._bound = 0
+
+    @property
+    def active(self) -> int:
+        """Slots that still train."""
+        return len(self._slots)
+
+    def step(self, place: Beside) -> int:
+        """One optimiser step of every slot's member; returns how many there were. One that is done goes into the bank."""
+        active = len(self._slots)
+        if active != self._bound:
+            self._bind(active, place)
+        batches = [[m.update.sequences[i] for i in m.order[m.step]] for m in self._slots]
+        losses = self._backward(pack(batches, self._body.half_cost, self._body.device), place)
+        norms = torch.linalg.vector_norm(self.grads[:active], dim=1)
+        self._settle(losses, norms.tolist(), batches)
+        self._optimise(norms)
+        for row, member in enumerate(self._slots):
+            member.step += 1
+            if not member.left:
+                self._finish(row, member)
+                if self._following[row]:
+                    self._slots[row] = self._seat(row)
+        # Chains are in the order of their lengths: those still training are always the first rows.
+        self._slots = [member for member in self._slots if member.left]
+        return active
+
+    def _seat(self, row: int) -> Member:
+        """Let the chain's next member begin, or go on, in this row."""
+        member = self._following[row].popleft()
+        state = [self.rows[row], self.first[row], self.second[row], self._counts[row]]
+        if member.paused:
+            for tensor, kept in zip(state, member.paused, strict=True):
+                tensor.copy_(kept)
+            member.paused = ()
+        else:
+            update = member.update
+            start = self._init or initial_adapter(self._bank.layout, update.rank, update.alpha, update.seed)
+            for tensor in state:
+                tensor.zero_()
+            state[0].copy_(self._bank.layout.row(start))
+        self._work[row] = self.rows[row]
+        self._scale[row] = member.update.alpha / member.update.rank
+        self._bound = 0  # the scale has changed
+        return member
+
+    def _finish(self, row: int, member: Member) -> None:
+        """Put a row into the bank, and keep what it needs to go on; one whose weights overflowed counts as diverged."""
+        if not math.isfinite(float(torch.linalg.vector_norm(self.rows[row]))):
+            self._stop(row, f"weights not finite after step {member.step}")
+        self._bank.flat[member.number] = self.rows[row]
+        if member.step < member.update.steps:
+            state = (self.rows[row], self.first[row], self.second[row], self._counts[row])
+            member.paused = tuple(tensor.clone() for tensor in state)
+
+    def _bind(self, active: int, place: Beside) -> None:
+        self._bound = active
+        views = self._bank.layout.views
+        place.bind(views(self._work[:active]), self._scale[:active], views(self.grads[:active]))
+
+    def _backward(self, packed: Packed, place: Beside) -> list[float]:
+        """Each member's loss; the gradients are in ``grads`` afterwards."""
+        logits = self._body.logits(self._body.packed_hidden(packed))
+        each = F.cross_entropy(logits, packed.targets, reduction="none")
+        # Split, not a weighted product: 0 * NaN would carry a member's NaN to the others.
+        losses = torch.stack([part.mean() for part in torch.split(each, packed.member_counts)])
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        place.settle_gradients()
+        return losses.tolist()  # type: ignore[no-any-return]
+
+    def _settle(self, losses: list[float], norms: list[float], batches: list[list[TrainSequence]]) -> None:
+        """Write down the step; stop the members whose loss or gradient is not finite."""
+        for row, (member, loss, norm, batch) in enumerate(zip(self._slots, losses, norms, batches, strict=True)):
+            if member.number in self._bank.failed:
+                continue
+            self._bank.losses[member.number].append(loss)
+            self._bank.trained_tokens[member.number] += sum(len(s.ids) for s in batch)
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                what = "gradient" if math.isfinite(loss) else "loss"
+                self._stop(row, f"{what} not finite at step {member.step + 1}")
+
+    def _stop(self, row: int, reason: str) -> None:
+        self._bank.failed[self._slots[row].number] = reason
+        for tensor in (self.rows, self._work):
+            tensor[row] = 0.0
+
+    @torch.no_grad()
+    def _optimise(self, norms: Tensor) -> None:
+        """Clip and AdamW, in one pass over each row that is alive."""
+        for row, member in enumerate(self._slots):
+            if member.number in self._bank.failed:
+                continue
+            adamw(
+                [self.rows[row]],
+                [self.grads[row]],
+                [self.first[row]],
+                [self.second[row]],
+                [],
+                [self._counts[row]],
+                fused=True,
+                # Gradients are divided by this: torch.nn.utils.clip_grad_norm_'s arithmetic.
+                grad_scale=((norms[row] + 1e-6) / member.update.max_grad_norm).clamp(min=1.0),
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=lr_at(member.update, member.step),
+                weight_decay=member.update.weight_decay,
+                eps=1e-8,
+                maximize=False,
+            )
+        if self._work is not self.rows:
+            self._work[: len(self._slots)] = self.rows[: len(self._slots)]
