@@ -23,6 +23,7 @@ from .beside import Beside
 from .body import Body
 from .lora import Bank, LoraAdapter, initial_adapter
 from .packing import Packed, pack
+from .upper import Upper
 
 
 def minibatches(update: Update) -> list[list[int]]:
@@ -70,8 +71,13 @@ class Cohort:
     diverged stays in the batch as a zero row: the others' shapes, and so their bits, don't depend on it.
     """
 
-    def __init__(self, body: Body, bank: Bank, chains: Sequence[Sequence[Member]], init: LoraAdapter | None) -> None:
+    def __init__(
+        self, body: Body, bank: Bank, chains: Sequence[Sequence[Member]], init: LoraAdapter | None, first_layer: int = 0
+    ) -> None:
+        """``first_layer``: layers below it are adapted by nobody, and what they give is reused (`upper.first_adapted`)."""
         self._body, self._bank, self._init = body, bank, init
+        self._upper = Upper(body, first_layer) if first_layer else None
+        self._lower: dict[int, list[Tensor]] = {}
         self.rows = torch.zeros(len(chains), bank.layout.width, device=body.device)
         self.grads, self.first, self.second = (torch.zeros_like(self.rows) for _ in range(3))
         self._work = self.rows if body.dtype == torch.float32 else self.rows.to(body.dtype)
@@ -92,7 +98,8 @@ class Cohort:
         if active != self._bound:
             self._bind(active, place)
         batches = [[m.update.sequences[i] for i in m.order[m.step]] for m in self._slots]
-        losses = self._backward(pack(batches, self._body.half_cost, self._body.device), place)
+        packed = pack(batches, self._body.half_cost, self._body.device)
+        losses = self._backward(self._hidden(packed), packed, place)
         norms = torch.linalg.vector_norm(self.grads[:active], dim=1)
         self._settle(losses, norms.tolist(), batches)
         self._optimise(norms)
@@ -129,6 +136,7 @@ class Cohort:
         """Put a row into the bank, and keep what it needs to go on; one whose weights overflowed counts as diverged."""
         if not math.isfinite(float(torch.linalg.vector_norm(self.rows[row]))):
             self._stop(row, f"weights not finite after step {member.step}")
+        self._lower.pop(member.number, None)
         self._bank.flat[member.number] = self.rows[row]
         if member.step < member.update.steps:
             state = (self.rows[row], self.first[row], self.second[row], self._counts[row])
@@ -139,9 +147,19 @@ class Cohort:
         views = self._bank.layout.views
         place.bind(views(self._work[:active]), self._scale[:active], views(self.grads[:active]))
 
-    def _backward(self, packed: Packed, place: Beside) -> list[float]:
+    def _hidden(self, packed: Packed) -> Tensor:
+        """Hidden states (M, D) at the sources of this step's minibatches."""
+        if self._upper is None:
+            return self._body.packed_hidden(packed)
+        for member in self._slots:
+            if member.number not in self._lower:
+                self._lower[member.number] = self._upper.lower(member.update.sequences)
+        lower = [[self._lower[m.number][i] for i in m.order[m.step]] for m in self._slots]
+        return self._upper.hidden(packed, lower)
+
+    def _backward(self, hidden: Tensor, packed: Packed, place: Beside) -> list[float]:
         """Each member's loss; the gradients are in ``grads`` afterwards."""
-        logits = self._body.logits(self._body.packed_hidden(packed))
+        logits = self._body.logits(hidden)
         each = F.cross_entropy(logits, packed.targets, reduction="none")
         # Split, not a weighted product: 0 * NaN would carry a member's NaN to the others.
         losses = torch.stack([part.mean() for part in torch.split(each, packed.member_counts)])

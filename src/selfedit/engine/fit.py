@@ -14,6 +14,7 @@ from .beside import Beside, Views
 from .body import Body
 from .cohort import Cohort, Member
 from .lora import Bank, Layout, LoraAdapter
+from .upper import first_adapted
 from .workers import Steps, on_workers
 
 OnStep = Callable[[int, int], None]
@@ -97,6 +98,7 @@ class Training:
         flat = torch.zeros(len(updates), layout.width, device=bodies[0].device)
         self.bank = Bank(layout, flat, [u.rank for u in updates], [u.alpha for u in updates])
         self.bank.trained_tokens, self.bank.losses = [0] * len(updates), [[] for _ in updates]
+        self._first_layer = first_adapted(bodies[0], layout)
         self._members = [Member(k, update, 0) for k, update in enumerate(updates)]
 
     def run(
@@ -114,7 +116,7 @@ class Training:
         progress = _Progress(sum(member.left for member in moving), on_step)
 
         def train(body: Body, chains: Sequence[Sequence[Member]]) -> Steps:
-            cohort = Cohort(body, self.bank, chains, self._init)
+            cohort = Cohort(body, self.bank, chains, self._init, self._first_layer)
             with Beside(body.model, self._shared, [t.path for t in self.bank.layout.targets]) as place:
                 while cohort.active:
                     progress.add(cohort.step(place))

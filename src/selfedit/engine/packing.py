@@ -21,7 +21,8 @@ class Packed:
 
     ids, positions: (N, T) int64; where a position is not the one before plus 1, another sequence (or padding) starts, and
     from that the attention masks are made. sources (M) are flat indices into N * T whose hidden state predicts targets (M);
-    both in the order of members, then of their sequences as given. counts[k][s] of them belong to sequence s of member k.
+    both in the order of members, then of their sequences as given. counts[k][s] of them belong to sequence s of member k,
+    which lies at the flat index starts[k][s].
     """
 
     ids: Tensor
@@ -29,6 +30,7 @@ class Packed:
     sources: Tensor
     targets: Tensor
     counts: list[list[int]]
+    starts: list[list[int]]
 
     @property
     def member_counts(self) -> list[int]:
@@ -83,8 +85,9 @@ def pack(sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int, device:
     sources: list[int] = []
     targets: list[int] = []
     counts: list[list[int]] = []
+    starts: list[list[int]] = []
     for member, (sequences, bins) in enumerate(zip(sequences_K, bins_K, strict=True)):
-        start = {}
+        start = [0] * len(sequences)
         for offset, chosen in enumerate(bins):
             row, at = member * per_member + offset, 0
             for number in chosen:
@@ -93,6 +96,7 @@ def pack(sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int, device:
                 positions[row, at:end] -= at
                 start[number] = row * length + at
                 at = end
+        starts.append(start)
         counts.append([])
         for number, sequence in enumerate(sequences):
             wanted = [t for t in range(1, len(sequence.ids)) if sequence.mask[t]]
@@ -100,4 +104,4 @@ def pack(sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int, device:
             targets += [sequence.ids[t] for t in wanted]
             counts[-1].append(len(wanted))
     source, target = (torch.tensor(numbers, dtype=torch.long, device=device) for numbers in (sources, targets))
-    return Packed(ids.to(device), positions.to(device), source, target, counts)
+    return Packed(ids.to(device), positions.to(device), source, target, counts, starts)

@@ -52,11 +52,18 @@ def _named(names: str, linear: Sequence[str], targets: str) -> list[str]:
     return [n for n in linear if any(n in found for found in matches.values())]
 
 
+def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList | None]:
+    """The path and the list of the decoder layers ("" and None where there is no such list)."""
+    n = int(model.config.num_hidden_layers)
+    # Lists inside the layers (of experts, say) can be as long; the outermost comes first.
+    stacks = ((path, m) for path, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n)
+    return next(stacks, ("", None))
+
+
 def _in_layers(model: PreTrainedModel, linear: Sequence[str], layers: str) -> list[str]:
     """Those of the linear modules that lie in the decoder layers of a slice such as "2:6"."""
-    n = int(model.config.num_hidden_layers)
-    stacks = [path for path, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n]
-    if not stacks:
+    n, (stack, found_layers) = int(model.config.num_hidden_layers), decoder_layers(model)
+    if found_layers is None:
         raise ModelError(
             f"{type(model).__name__} has no list of {n} decoder layers; leave @{layers} out of the targets"
         )
@@ -67,8 +74,7 @@ def _in_layers(model: PreTrainedModel, linear: Sequence[str], layers: str) -> li
         colon = ""
     if not colon:
         raise ModelError(f"@{layers} is no range of layers; {_SYNTAX}")
-    # Lists inside the layers (of experts, say) can be as long; the outermost comes first.
-    within = tuple(f"{stacks[0]}.{i}." for i in chosen)
+    within = tuple(f"{stack}.{i}." for i in chosen)
     found = [name for name in linear if name.startswith(within)]
     if not found:
         raise ModelError(f"@{layers} holds none of the layers 0 to {n - 1}; {_SYNTAX}")
