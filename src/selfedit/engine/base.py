@@ -6,7 +6,7 @@ handed back to the kind of engine they came from; it refuses others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +42,19 @@ class AdapterBank(Protocol):
 
     def adapter(self, member: int) -> Adapter:
         """A copy of one member."""
+        ...
+
+
+class Training(Protocol):
+    """Updates on their way: to be paused, looked at (``bank``) and gone on with, some of them dropped."""
+
+    @property
+    def bank(self) -> AdapterBank:
+        """Every member's weights of where it stands."""
+        ...
+
+    def run(self, until: int | None = None, members: Collection[int] | None = None) -> AdapterBank:
+        """Train ``members`` (None: all) up to step ``until`` (None: to their ends); a pause changes nothing for a member."""
         ...
 
 
@@ -119,6 +132,12 @@ class Engine(Protocol):
 
         ``targets``: the modules to adapt, where they are not the engine's own.
         """
+        ...
+
+    def training(
+        self, updates: Sequence[Update], init: Adapter | None = None, *, targets: str | None = None
+    ) -> Training:
+        """The updates of a `fit`, not begun yet, for a caller that wants to stop on the way."""
         ...
 
     def bank(self, adapters: Sequence[Adapter]) -> AdapterBank:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ..edits.text import (
     passage_sequences,
     sequences_for,
 )
-from ..engine.base import AdapterBank, Engine
+from ..engine.base import AdapterBank, Engine, Scored
 from ..errors import SettingsError
 from ..types import Answer, Outcome, Task, Update
 from .graders import exact_match, token_f1
@@ -112,18 +112,8 @@ class Rewarder:
         """Every task's probes: task k by member k (or all by the mounted model). Gold first under teacher forcing; what greedy
         decoding would have written otherwise is decoded only if the metric, or a reader of the report, needs the text.
         """
-        golds = [
-            [[*self.engine.encode(gold_text(probe, self.templates)), self.engine.eos_id] for probe in task.probes]
-            for task in tasks
-        ]
-        prompts = [
-            [
-                self._fitted(answer_prompt(task, probe, self.templates, open_book), len(gold))
-                for probe, gold in zip(task.probes, row, strict=True)
-            ]
-            for task, row in zip(tasks, golds, strict=True)
-        ]
-        pairs = [list(zip(p, g, strict=True)) for p, g in zip(prompts, golds, strict=True)]
+        pairs = [self._pairs(task, open_book) for task in tasks]
+        prompts = [[prompt for prompt, _ in row] for row in pairs]
         scored = self.engine.score(bank, pairs)
         texts = self._decoded(bank, prompts, [[s.greedy for s in row] for row in scored])
         rows: list[tuple[Answer, ...]] = []
@@ -131,12 +121,23 @@ class Rewarder:
             answers = []
             for probe, gold, text in zip(task.probes, row, written, strict=True):
                 said = probe.answer if gold.greedy else text.strip()
-                tokens = gold.logprobs[:-1] or gold.logprobs  # the gold answer's own tokens, without the stop
-                logprob = sum(tokens) / len(tokens)
+                logprob = _gold_logprob(gold)
                 right = gold.greedy or self._right(said, probe.golds)
                 answers.append(Answer(probe.question, probe.answer, said, right, logprob, probe.kind))
             rows.append(tuple(answers))
         return rows
+
+    def likelihoods(self, bank: AdapterBank, tasks: Mapping[int, Task]) -> dict[int, float]:
+        """Mean log-likelihood of the gold answers (nats a token, mean over probes) of ``tasks[k]`` by member k of the bank."""
+        pairs = [self._pairs(tasks[k]) if k in tasks else [] for k in range(len(bank))]
+        scored = self.engine.score(bank, pairs)
+        return {k: sum(map(_gold_logprob, scored[k])) / len(scored[k]) for k in tasks}
+
+    def _pairs(self, task: Task, open_book: bool = False) -> list[tuple[list[int], list[int]]]:
+        """Each probe's prompt and gold answer, with the end of text behind it."""
+        golds = [[*self.engine.encode(gold_text(p, self.templates)), self.engine.eos_id] for p in task.probes]
+        prompts = [answer_prompt(task, probe, self.templates, open_book) for probe in task.probes]
+        return [(self._fitted(prompt, len(gold)), gold) for prompt, gold in zip(prompts, golds, strict=True)]
 
     def _fitted(self, prompt: str, gold_tokens: int) -> list[int]:
         """A prompt's ids; of one too long for the window (a long passage in view) the last part, with the question."""
@@ -237,6 +238,12 @@ class Rewarder:
         return Outcome(
             trial.edit_id, trial.seed, "ok", "", answers, reward, reward - before.reward, logprob, tokens, sha
         )
+
+
+def _gold_logprob(gold: Scored) -> float:
+    """Mean log p of the gold answer's own tokens, without the stop."""
+    tokens = gold.logprobs[:-1] or gold.logprobs
+    return sum(tokens) / len(tokens)
 
 
 def _mean_logprob(answers: Sequence[Answer]) -> float:

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfedit.config import make_settings
+from selfedit.errors import SettingsError
+from selfedit.evaluation.experiment import load_engine
+from selfedit.rewards.outcomes import Rewarder, Trial, parse_edit
+from selfedit.rewards.race import EditRunner, RacePlan, race
+from selfedit.tasks.world.source import draw_tasks
+
+
+class Simulated:
+    """Candidates of known quality; what is seen of it is noisy, less so the longer they train."""
+
+    def __init__(self, quality: list[float], early: float, noise: float, seed: int = 0) -> None:
+        self.quality, self.early, self.noise, self.rng = quality, early, noise, random.Random(seed)
+        self.advanced: list[tuple[float, list[int]]] = []
+        self.repeated: list[list[int]] = []
+
+    def advance(self, fraction: float, candidates: Collection[int]) -> dict[int, float]:
+        self.advanced.append((fraction, sorted(candidates)))
+        spread = self.noise + self.early * (1 - fraction)
+        return {c: self.quality[c] + self.rng.gauss(0, spread) for c in candidates}
+
+    def repeat(self, candidates: Collection[int], seed: int) -> dict[int, float]:
+        self.repeated.append(sorted(candidates))
+        return {c: self.quality[c] + self.rng.gauss(0, self.noise) for c in candidates}
+
+
+def groups_of(sizes: list[int]) -> list[list[int]]:
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return [list(range(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+
+
+@given(
+    st.lists(st.integers(1, 7), min_size=1, max_size=12),
+    st.integers(0, 999),
+    st.sampled_from([(), (0.5,), (0.25, 0.5)]),
+)
+def test_without_noise_the_best_wins_and_no_more_is_trained_than_in_full(
+    sizes: list[int], seed: int, marks: tuple[float, ...]
+) -> None:
+    groups, rng = groups_of(sizes), random.Random(seed)
+    quality = [rng.random() for _ in range(sum(sizes))]
+    runner = Simulated(quality, early=0.0, noise=0.0)
+    found = race(groups, runner, RacePlan(marks=marks))
+    assert found.best == [max(group, key=lambda c: quality[c]) for group in groups]
+    assert found.trained <= 3 * sum(sizes)
+    assert all(len(values) <= 3 for values in found.values.values())
+    assert [mark for mark, _ in runner.advanced] == [*marks, 1.0]
+
+
+def test_only_close_candidates_get_more_seeds() -> None:
+    # The pilot's tasks show that a seed moves a value by .1; then .05 apart is close, 5 apart is not.
+    quality = [0.0, 0.05] * 8 + [0.0, 5.0] + [0.0, 0.05]
+    runner = Simulated(quality, early=0.0, noise=0.1)
+    found = race(groups_of([2] * 10), runner, RacePlan(marks=(), pilot=8, margin=3.0))
+    assert runner.repeated[0] == list(range(16))
+    assert not {16, 17} & {c for repeated in runner.repeated for c in repeated}
+    assert {18, 19} <= set(runner.repeated[1])
+    assert found.noise == pytest.approx(0.1, rel=0.5)
+    assert found.trained == 20 + sum(map(len, runner.repeated))
+
+
+def test_it_finds_nearly_as_good_edits_as_all_seeds_would_for_a_third_of_the_work() -> None:
+    rng = random.Random(7)
+    quality = [rng.gauss(0, 0.1) for _ in range(5 * 200)]
+    groups = groups_of([5] * 200)
+    raced = race(groups, Simulated(quality, early=0.1, noise=0.05), RacePlan())
+    full = race(groups, Simulated(quality, early=0.0, noise=0.05, seed=1), RacePlan(marks=(), margin=math.inf))
+    assert full.trained == 3000
+    assert raced.trained < 0.45 * full.trained
+    lost = sum(quality[f] - quality[r] for f, r in zip(full.best, raced.best, strict=True)) / 200
+    assert lost < 0.03  # of a spread of .1; the best of 5 lies .116 above the mean
+
+
+def test_a_candidate_that_diverged_never_wins() -> None:
+    class Diverging(Simulated):
+        def advance(self, fraction: float, candidates: Collection[int]) -> dict[int, float]:
+            return {c: v if c else math.nan for c, v in super().advance(fraction, candidates).items()}
+
+    found = race([[0, 1], [2]], Diverging([9.0, 0.1, 0.0], 0.0, 0.0), RacePlan(marks=(0.5,), keep=1.0))
+    assert found.best == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"marks": (0.5, 0.25)}, {"marks": (1.0,)}, {"keep": 0.0}, {"seeds": 0}, {"margin": -1}]
+)
+def test_a_plan_that_cannot_be_raced_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingsError):
+        RacePlan(**wrong)  # type: ignore[arg-type]
+
+
+def test_edits_race_on_the_engine() -> None:
+    settings = make_settings({"inner": {"steps": 8}})
+    engine = load_engine(settings)
+    rewarder, tasks = Rewarder(engine, settings), draw_tasks("dev", ("e1",), 2, seed=5)
+    texts = [[task.gold_edit, "There is nothing to say.", "Nothing."] for task in tasks]
+    trials = [
+        Trial(f"{t}/{i}", task, parse_edit(engine, settings, task, text), 10 * t + i)
+        for t, (task, row) in enumerate(zip(tasks, texts, strict=True))
+        for i, text in enumerate(row)
+    ]
+    found = race([[0, 1, 2], [3, 4, 5]], EditRunner(rewarder, trials), RacePlan(marks=(0.5,), seeds=2))
+    assert found.best == [0, 3]
+    assert all(math.isfinite(v) for values in found.values.values() for v in values)
+    whole = engine.fit([rewarder.update_for(trial.parsed, trial.seed) for trial in trials])
+    likely = rewarder.likelihoods(whole, {k: trial.task for k, trial in enumerate(trials)})
+    assert found.values[0][0] == pytest.approx(likely[0], abs=0.05)
