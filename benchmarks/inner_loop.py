@@ -31,7 +31,7 @@ from selfedit.engine.loading import DTYPES, Dtype
 from selfedit.run import write_atomically
 
 from .machine import describe, forget_peak_memory, matmul_peak, peak_memory_gib
-from .sides import Setup, Sides, agreement, parameters, shortened
+from .sides import SETUPS, Setup, Sides, agreement, parameters, shortened
 from .workload import LOOPS, MODELS, checkpoint, useful_flops
 
 NOTES = (
@@ -46,7 +46,7 @@ NOTES = (
 @dataclass(frozen=True)
 class Plan:
     """How much is measured. ``sequential``: edits that a baseline makes in one repetition; ``checked``: those compared;
-    ``tries``: how often a setup is tried before the fastest is chosen.
+    ``tries``: how often each of ``setups`` is tried before the fastest is chosen.
     """
 
     repeats: int = 5
@@ -54,10 +54,11 @@ class Plan:
     sequential: int = 1
     checked: int = 2
     tries: int = 2
+    setups: tuple[Setup, ...] = SETUPS
     max_steps: int | None = None
 
 
-QUICK = Plan(repeats=1, ks=(1, 2), checked=1, tries=1, max_steps=4)
+QUICK = Plan(repeats=1, ks=(1, 2), checked=1, tries=1, setups=(SETUPS[0], SETUPS[-1]), max_steps=2)
 
 
 def say(text: str) -> None:
@@ -76,7 +77,7 @@ def measure(source: Path, model: str, loop: str, plan: Plan) -> dict[str, Any]:
     memory = _engine_memory(sides, dtype, max(plan.ks))
     setups: dict[str, Setup] = {}
     for name in (*BASELINES, *(["seal_2048"] if sides.reaches_wide else [])):
-        setups[name], tried[name] = sides.best_setup(name, 1 if name == "seal_2048" else plan.tries)
+        setups[name], tried[name] = sides.best_setup(name, plan.setups, plan.tries)
     say(f"engine {dtype}, " + ", ".join(f"{name} {' '.join(setup)}" for name, setup in setups.items()))
     raw = _timed(sides, plan, dtype, setups)
     row = {"model": model, "loop": loop, "parameters": parameters(sides), "targets": sides.targets}
