@@ -34,18 +34,6 @@ def mixed_updates() -> list[Update]:
     ]
 
 
-def distance(ours: LoraAdapter, theirs: LoraAdapter, start: LoraAdapter | None = None) -> float:
-    """||dP - dP_ref|| / ||dP_ref|| over the scaled products B A (less those of ``start``)."""
-    off = size = 0.0
-    for path, (a, b) in theirs.tensors.items():
-        begun = torch.zeros(1) if start is None else start.scale * start.tensors[path][1] @ start.tensors[path][0]
-        reference = theirs.scale * b @ a - begun
-        mine = ours.scale * ours.tensors[path][1] @ ours.tensors[path][0] - begun
-        off += float((mine - reference).double().square().sum())
-        size += float(reference.double().square().sum())
-    return (off / size) ** 0.5
-
-
 def prompts(seed: int, lengths: tuple[int, ...]) -> list[list[int]]:
     rng = random.Random(seed)
     return [[1, *(rng.randrange(4, 260) for _ in range(length - 1))] for length in lengths]

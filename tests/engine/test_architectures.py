@@ -13,14 +13,14 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from made_updates import distance, mixed_updates, prompts, sequence, strong
+from made_updates import mixed_updates, prompts, sequence, strong
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
 from conftest import FAMILIES, WINDOW, byte_tokenizer, tiny_model
 from selfedit.engine.body import Body
 from selfedit.engine.lora import initial_adapter
-from selfedit.engine.reference import peft_fit
+from selfedit.engine.reference import distance, peft_fit
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError
 from selfedit.types import Update

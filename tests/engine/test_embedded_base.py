@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_updates import distance
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selfedit.config import make_settings
 from selfedit.engine.lora import initial_adapter
-from selfedit.engine.reference import peft_fit
+from selfedit.engine.reference import distance, peft_fit
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.evaluation.card import hits, known_questions, reading_probes
 from selfedit.evaluation.experiment import EMBEDDED, load_engine

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_updates import distance, mixed_updates, prompts, strong, update
+from made_updates import mixed_updates, prompts, strong, update
 
 from selfedit.engine.cohort import Member, lr_at, minibatches
 from selfedit.engine.fit import cohorts
 from selfedit.engine.lora import LoraAdapter, initial_adapter
-from selfedit.engine.reference import peft_fit
+from selfedit.engine.reference import distance, peft_fit
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import UpdateError
 from selfedit.types import TrainSequence, Update

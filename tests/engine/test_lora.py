@@ -9,6 +9,7 @@ import torch
 from made_updates import prompts, strong
 
 from selfedit.engine.lora import LoraAdapter, initial_adapter
+from selfedit.engine.reference import add_lora, load_base
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError
 
@@ -57,10 +58,8 @@ def test_an_adapter_survives_saving_bit_by_bit(family: str, engines: dict[str, T
 
 
 def test_peft_writes_adapters_that_load_here(checkpoints: dict[str, Path], llama: TorchEngine, tmp_path: Path) -> None:
-    from selfedit.engine.reference import peft_model
-
     start = strong(initial_adapter(llama._layout, 4, 6.0, 1))
-    peft_model(checkpoints["llama"], 4, 6.0, "all-linear", start).save_pretrained(tmp_path)
+    add_lora(load_base(checkpoints["llama"]), start).save_pretrained(tmp_path)
     assert llama.load_adapter(tmp_path).sha256 == start.sha256
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_updates import distance, mixed_updates, strong, update
+from made_updates import mixed_updates, strong, update
 
 from conftest import FAMILIES
 from selfedit.engine import fit
+from selfedit.engine.reference import distance
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.engine.upper import Upper, first_adapted
 from selfedit.types import TrainSequence

@@ -1,0 +1,210 @@
+"""Seconds per edit of the inner loop (train an adapter, answer the probes): the engine against one edit at a time.
+
+    python -m benchmarks.inner_loop --json inner-loop.json
+
+The sides are those of `selfedit.engine.baselines`, measured in turns in one process on all cores, each in its fastest
+dtype. Ctrl-C keeps the rows that are done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
+
+from selfedit.engine.baselines import BASELINES
+from selfedit.engine.loading import DTYPES, Dtype
+from selfedit.run import write_atomically
+
+from .machine import describe, forget_peak_memory, matmul_peak, peak_memory_gib
+from .sides import SETUPS, Setup, Sides, agreement, parameters, shortened
+from .workload import LOOPS, MODELS, checkpoint, useful_flops
+
+NOTES = (
+    "seconds_per_edit and ratios are medians over the repetitions (raw_seconds has each); seal_2048 is measured once. "
+    "seal pads to the model's window, seal_2048 to the public code's 2 048 tokens, beyond the window of these models "
+    "(rotary positions allow it). tried: seconds of each setup on a training cut short, from which the fastest was "
+    "taken. peak_share: useful FLOPs / time / the measured peak; padding, attention's own products and decoding are "
+    "not counted as useful. peak_gib: resident set of the process while the engine makes the most edits at once."
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured. ``sequential``: edits that a baseline makes in one repetition; ``checked``: those compared;
+    ``tries``: how often each of ``setups`` is tried before the fastest is chosen.
+    """
+
+    repeats: int = 5
+    ks: tuple[int, ...] = (1, 8, 16, 32)
+    sequential: int = 1
+    checked: int = 2
+    tries: int = 2
+    setups: tuple[Setup, ...] = SETUPS
+    max_steps: int | None = None
+
+
+QUICK = Plan(repeats=1, ks=(1, 2), checked=1, tries=1, setups=(SETUPS[0], SETUPS[-1]), max_steps=2)
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def measure(source: Path, model: str, loop: str, plan: Plan) -> dict[str, Any]:
+    """One row: a model and an inner loop."""
+    say(f"{model}, {loop} loop: comparing what the sides compute")
+    sides = Sides(source, loop, max(plan.ks), plan.max_steps)
+    errors, equal = agreement(sides, plan.checked)
+    say(f"relative errors {errors}, answers equal {equal:.3f}; choosing each side's setup")
+    dtype, engine_tried = sides.best_engine_dtype(min(8, max(plan.ks)), plan.tries)
+    tried = {"engine": engine_tried}
+    memory = _engine_memory(sides, dtype, max(plan.ks))
+    setups: dict[str, Setup] = {}
+    for name in (*BASELINES, *(["seal_2048"] if sides.reaches_wide else [])):
+        setups[name], tried[name] = sides.best_setup(name, plan.setups, plan.tries)
+    say(f"engine {dtype}, " + ", ".join(f"{name} {' '.join(setup)}" for name, setup in setups.items()))
+    raw = _timed(sides, plan, dtype, setups)
+    row = {"model": model, "loop": loop, "parameters": parameters(sides), "targets": sides.targets}
+    quotients = _quotients(raw, plan.ks)
+    best: int = quotients["best_k"]
+    peak = matmul_peak(DTYPES[dtype])
+    flops = sum(useful_flops(sides.engine(dtype).model, sides.targets, case) for case in sides.cases[:best]) / best
+    return (
+        row
+        | quotients
+        | {
+            "dtype": {"engine": dtype, **{name: setup[0] for name, setup in setups.items()}},
+            "attention": {name: setup[1] for name, setup in setups.items()},
+            "max_rel_error": max(errors.values()),
+            "rel_error": errors,
+            "tokens_equal": equal,
+            "peak_share": flops / quotients["seconds_per_edit"]["engine"][str(best)] / peak,
+            "peak_gflops": peak / 1e9,
+            "useful_gflop_per_edit": flops / 1e9,
+            "peak_gib": memory,
+            "repeats": plan.repeats,
+            "edits_per_repetition": {"sequential": plan.sequential, "engine": "K"},
+            "raw_seconds": raw,
+            "tried": tried,
+        }
+    )
+
+
+def _engine_memory(sides: Sides, dtype: Dtype, k: int) -> float:
+    forget_peak_memory()
+    sides.edit_many(dtype, [*shortened(sides.cases[: k - 1]), sides.cases[k - 1]])
+    return peak_memory_gib()
+
+
+def _timed(sides: Sides, plan: Plan, dtype: Dtype, setups: dict[str, Setup]) -> dict[str, list[float]]:
+    """Seconds per edit of every side in every repetition; the sides take turns, forwards and backwards."""
+
+    def sequential(name: str, setup: Setup) -> Callable[[], float]:
+        return lambda: sides.baseline_seconds(name, setup, sides.cases[: plan.sequential])
+
+    def at_once(k: int) -> Callable[[], float]:
+        return lambda: sides.engine_seconds(dtype, sides.cases[:k])
+
+    runs = {name: sequential(name, setup) for name, setup in setups.items()}
+    runs |= {f"engine {k}": at_once(k) for k in plan.ks}
+    raw: dict[str, list[float]] = {name: [] for name in runs}
+    for repetition in range(plan.repeats):
+        for name in list(runs)[:: 1 if repetition % 2 == 0 else -1]:
+            if name != "seal_2048" or repetition == 0:
+                raw[name].append(runs[name]())
+        say(f"repetition {repetition + 1} of {plan.repeats}: " + _shown({n: s[-1] for n, s in raw.items()}))
+    return raw
+
+
+def _quotients(raw: dict[str, list[float]], ks: Sequence[int]) -> dict[str, Any]:
+    """Medians, and each baseline over the engine at its best K: the median of the repetitions' own ratios."""
+    medians = {name: median(seconds) for name, seconds in raw.items()}
+    best = min(ks, key=lambda k: medians[f"engine {k}"])
+    engine = raw[f"engine {best}"]
+    names = (*BASELINES, "seal_2048")
+    # seal_2048 has the first repetition alone.
+    ratios = {n: median(a / b for a, b in zip(raw[n], engine, strict=False)) if n in raw else None for n in names}
+    seconds: dict[str, Any] = {name: medians.get(name) for name in names}
+    seconds["engine"] = {str(k): medians[f"engine {k}"] for k in ks}
+    return {"seconds_per_edit": seconds, "best_k": best, "ratios": ratios}
+
+
+def _shown(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g} s" for name, value in seconds.items())
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The rows as a person reads them: seconds per edit, and in brackets how many times the engine's."""
+    made = Table(
+        "model", "loop", "engine K: s/edit", "lean", "trainer", "seal", "seal 2048", "error", "equal", "peak", "GiB"
+    )
+    for row in rows:
+        seconds, ratios, dtypes = row["seconds_per_edit"], row["ratios"], row["dtype"]
+        engine = "\n".join(f"{k}: {s:.3g}" for k, s in seconds["engine"].items())
+        others = [
+            "-" if seconds[name] is None else f"{seconds[name]:.3g} ({ratios[name]:.2f}x)\n{dtypes[name]}"
+            for name in ("lean", "trainer", "seal", "seal_2048")
+        ]
+        numbers = (f"{row['max_rel_error']:.1e}", f"{row['tokens_equal']:.3f}", f"{row['peak_share']:.1%}")
+        made.add_row(
+            row["model"], row["loop"], f"{engine}\n{dtypes['engine']}", *others, *numbers, f"{row['peak_gib']:.2f}"
+        )
+    return made
+
+
+def run(models: Sequence[str], loops: Sequence[str], plan: Plan, file: Path) -> bool:
+    """Measure every model with every loop; ``file`` is written after each row. False where Ctrl-C cut it short."""
+    made: dict[str, Any] = {"machine": describe(), "threads": torch.get_num_threads(), "notes": NOTES, "rows": []}
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            for model in models:
+                source = checkpoint(model, Path(directory))
+                for loop in loops:
+                    made["rows"].append(measure(source, model, loop, plan))
+                    write_atomically(file, json.dumps(made, indent=1) + "\n")
+    except KeyboardInterrupt:
+        say(f"stopped; {len(made['rows'])} finished rows are kept")
+        return False
+    finally:
+        Console(width=150).print(table(made["rows"]))
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.inner_loop", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", type=Path, required=True, help="where the numbers go")
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="default: embedded 25m (with --quick: tiny)")
+    parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS)
+    parser.add_argument("--repeats", type=int, help="repetitions, at least 1 (default 5; with --quick: 1)")
+    parser.add_argument("--quick", action="store_true", help="a few steps on a tiny random model, to see that it runs")
+    asked = parser.parse_args(arguments)
+    if asked.repeats is not None and asked.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    plan = QUICK if asked.quick else Plan()
+    plan = replace(plan, repeats=asked.repeats or plan.repeats)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # PEFT reads a property that transformers renamed
+    models = asked.models or (["tiny"] if asked.quick else ["embedded", "25m"])
+    return 0 if run(models, asked.loops, plan, asked.json) else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What is measured: two models, two inner loops, and real edits of the embedded world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from selfedit.config import make_settings
+from selfedit.engine.cohort import minibatches
+from selfedit.engine.targets import find_layout
+from selfedit.engine.torch_engine import TorchEngine
+from selfedit.evaluation.experiment import EMBEDDED
+from selfedit.rewards.outcomes import parse_edit
+from selfedit.tasks.world.source import draw_tasks
+from selfedit.types import TrainSequence, Update
+
+MODELS, LOOPS = ("embedded", "25m", "tiny"), ("paper", "default")
+PAPER_EPOCHS, PAPER_SEQUENCES, PAPER_PROBES = 10, 8, 5
+MAX_NEW_TOKENS = 16
+# Llamas of random weights with the embedded base's vocabulary and window.
+_SIZES: dict[str, dict[str, int]] = {
+    "25m": {"hidden_size": 512, "intermediate_size": 1280, "num_hidden_layers": 8, "num_attention_heads": 8},
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One edit: what is trained, and the prompts of its probes."""
+
+    update: Update
+    prompts: list[list[int]]
+
+    @property
+    def sequences(self) -> list[TrainSequence]:
+        """Every sequence that goes through the model in training, as often as it does."""
+        return [self.update.sequences[i] for batch in minibatches(self.update) for i in batch]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the model in training."""
+        return sum(len(sequence.ids) for sequence in self.sequences)
+
+
+def checkpoint(model: str, directory: Path) -> Path:
+    """Where ``model`` lies; one of random weights is made in ``directory``."""
+    if model == "embedded":
+        return EMBEDDED
+    config = AutoConfig.from_pretrained(EMBEDDED)
+    size = _SIZES[model]
+    heads = size["num_attention_heads"]
+    for name, value in {**size, "num_key_value_heads": heads, "head_dim": size["hidden_size"] // heads}.items():
+        setattr(config, name, value)
+    torch.manual_seed(0)
+    where = directory / model
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(where)
+    AutoTokenizer.from_pretrained(EMBEDDED).save_pretrained(where)
+    return where
+
+
+def targets_of(loop: str) -> str:
+    """The modules that the loop adapts: all linear ones, or those that ship as the embedded base's."""
+    return "all-linear" if loop == "paper" else make_settings({}).targets
+
+
+def draw_cases(engine: TorchEngine, loop: str, n: int, max_steps: int | None = None) -> list[Case]:
+    """``n`` perfect edits of the development split, the most typical first: closest to the mean in tokens.
+
+    The paper's loop trains on the first lines of each and its passage, in 10 epochs of single sequences; the default loop
+    on all of them, with the settings that ship. ``max_steps`` cuts the training short.
+    """
+    cases = []
+    for k, task in enumerate(draw_tasks("dev", ("e1",), n, seed=2)):
+        parsed = parse_edit(engine, make_settings({}), task, task.gold_edit)
+        prompts = [engine.encode_prompt(f" Question: {probe.question} Answer:") for probe in task.probes]
+        update = _update(loop, parsed.sequences, k)
+        update = replace(update, steps=min(update.steps, max_steps or update.steps))
+        cases.append(Case(update, prompts[:PAPER_PROBES] if loop == "paper" else prompts))
+    mean = sum(case.tokens for case in cases) / n
+    return sorted(cases, key=lambda case: abs(case.tokens - mean))
+
+
+def _update(loop: str, sequences: Sequence[TrainSequence], seed: int) -> Update:
+    inner = make_settings({"preset": "paper" if loop == "paper" else "demo"}).inner
+    steps, kept = inner.steps, tuple(sequences)
+    if loop == "paper":
+        kept = (*kept[: PAPER_SEQUENCES - 1], kept[-1])  # the passage is the last
+        steps = PAPER_EPOCHS * len(kept)
+    return Update(
+        sequences=kept,
+        steps=steps,
+        batch_size=inner.batch_size,
+        lr=inner.lr,
+        rank=inner.rank,
+        alpha=inner.alpha,
+        seed=seed,
+        schedule=inner.schedule,
+    )
+
+
+def useful_flops(model: Any, targets: str, case: Case) -> float:
+    """Matrix products that an edit cannot do without, in FLOPs; padding, attention's own products and decoding left out.
+
+    A frozen weight is used forward and backward (once each: activations only), an adapter's in three products, the head
+    for target tokens; prompts go forward only.
+    """
+    linear = sum(t.d_in * t.d_out for t in find_layout(model, "all-linear", "").targets)
+    adapters = sum(case.update.rank * (t.d_in + t.d_out) for t in find_layout(model, targets, "").targets)
+    head = int(model.config.vocab_size * model.config.hidden_size)
+    predicted = sum(sequence.n_targets for sequence in case.sequences)
+    training = case.tokens * (2 * linear + 3 * adapters) + predicted * 2 * head
+    probing = sum(map(len, case.prompts)) * (linear + adapters)
+    return 2.0 * (training + probing)

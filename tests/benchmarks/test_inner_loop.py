@@ -1,0 +1,50 @@
+"""The benchmark of the inner loop runs from its entry point, and its numbers are what they claim to be."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = {
+    "model",
+    "loop",
+    "parameters",
+    "seconds_per_edit",
+    "ratios",
+    "dtype",
+    "max_rel_error",
+    "tokens_equal",
+    "peak_share",
+    "peak_gib",
+}
+
+
+def test_it_measures_a_tiny_model_and_its_ratios_are_quotients(tmp_path: Path) -> None:
+    file = tmp_path / "made.json"
+    command = [sys.executable, "-m", "benchmarks.inner_loop", "--quick", "--loops", "paper", "--json", str(file)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    made = json.loads(file.read_text())
+    assert made["machine"]
+    assert made["threads"] == 1
+    (row,) = made["rows"]
+    assert row.keys() >= KEYS
+    assert (row["model"], row["loop"]) == ("tiny", "paper")
+    seconds = row["seconds_per_edit"]
+    assert seconds["engine"].keys() == {"1", "2"}
+    fastest = min(seconds["engine"].values())
+    for name in ("seal", "seal_2048", "trainer", "lean"):
+        assert row["ratios"][name] == pytest.approx(seconds[name] / fastest)
+    assert row["max_rel_error"] < 1e-3
+    assert row["tokens_equal"] == 1.0
+    assert 0 < row["peak_share"] < 1
+    assert 0.1 < row["peak_gib"] < 16
+    assert "tiny" in done.stdout
