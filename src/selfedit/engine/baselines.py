@@ -113,9 +113,9 @@ def _lean_loop(model: Any, update: Update, padding: Padding) -> None:
 
     def backward(sequences: Sequence[TrainSequence]) -> float:
         batch = collate(sequences, padding, pad)
-        labels = batch["labels"]
+        ids, labels = (batch[name].to(model.device) for name in ("input_ids", "labels"))
         # Padding lies behind the text: causal attention hides it without a mask, which is the faster kernel.
-        loss = summed_loss(model(input_ids=batch["input_ids"]).logits, labels) / int((labels != -100).sum())
+        loss = summed_loss(model(input_ids=ids).logits, labels) / int((labels != -100).sum())
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
@@ -168,7 +168,11 @@ def generated(model: Any, prompts: Sequence[Ids], max_new_tokens: int) -> list[l
     ids = torch.tensor([[stops[0]] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     seen = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     out = model.generate(
-        input_ids=ids, attention_mask=seen, do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=stops[0]
+        input_ids=ids.to(model.device),
+        attention_mask=seen.to(model.device),
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=stops[0],
     )
     rows = out[:, width:].tolist()
     return [row[: next((t for t, token in enumerate(row) if token in stops), len(row))] for row in rows]
