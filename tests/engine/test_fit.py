@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_updates import mixed_updates, prompts, strong, update
 
+from selfedit.engine import body
+from selfedit.engine.body import Body
 from selfedit.engine.cohort import Member, lr_at, minibatches
 from selfedit.engine.fit import cohorts
 from selfedit.engine.lora import LoraAdapter, initial_adapter
@@ -137,6 +139,21 @@ def test_members_that_pause_or_are_dropped_change_nothing_for_those_that_go_on(l
     assert training.run(members=[1, 2]) is bank  # nothing left to do
 
 
+def test_a_large_vocabulary_goes_through_the_head_in_parts(
+    family: str, engines: dict[str, TorchEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, sizes = engines[family], []
+    whole = engine.fit(mixed_updates())
+    monkeypatch.setattr(body, "_LOGITS", 7 * 260)
+    logits = Body.logits
+    monkeypatch.setattr(Body, "logits", lambda self, hidden: sizes.append(len(hidden)) or logits(self, hidden))
+    parts = engine.fit(mixed_updates())
+    assert max(sizes) == 7
+    for k in range(4):
+        assert distance(parts.adapter(k), whole.adapter(k)) <= 1e-4
+        assert parts.losses[k] == pytest.approx(whole.losses[k], rel=1e-5)
+
+
 def test_the_same_call_twice_gives_the_same_bits(llama: TorchEngine) -> None:
     first, second = llama.fit(mixed_updates()), llama.fit(mixed_updates())
     assert torch.equal(first.flat, second.flat)
@@ -212,7 +229,7 @@ def test_the_base_is_never_mutated_even_by_a_crash(family: str, engines: dict[st
     with pytest.raises(KeyboardInterrupt):
         engine.fit(mixed_updates(), on_step=crash)
     assert engine.base_sha256() == before
-    assert not any(module._forward_hooks for module in engine.model.modules())
+    assert not any(module._forward_hooks or "forward" in vars(module) for module in engine.model.modules())
     assert not any(p.requires_grad or p.grad is not None for p in engine.model.parameters())
 
 

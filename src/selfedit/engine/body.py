@@ -7,6 +7,7 @@ import hashlib
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_masks_for_generate
@@ -14,6 +15,8 @@ from transformers.masking_utils import create_masks_for_generate
 from ..errors import ModelError
 from ..types import TrainSequence
 from .packing import Packed, pack
+
+_LOGITS = 1 << 25  # fp32 logits that exist at once in training
 
 
 class Body:
@@ -87,6 +90,10 @@ class Body:
         logits = self._head(hidden).float() * self._multiplier
         return torch.tanh(logits / self._cap) * self._cap if self._cap else logits
 
+    def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy (M) of each target (M) given the hidden state (M, D) before it; logits exist for few rows at a time."""
+        return _TokenLosses.apply(hidden, targets, self)  # type: ignore[no-any-return,no-untyped-call]
+
     def sha256(self) -> str:
         """Hash of the live parameters and buffers: names, dtypes, shapes, bytes."""
         digest = hashlib.sha256()
@@ -129,6 +136,28 @@ class Body:
         theirs = self.model(input_ids=ids).logits[:, :-1].reshape(ours.shape).float()
         limit = (1e-3 if self.dtype == torch.float32 else 0.1) * float(theirs.abs().max().clamp(min=1.0))
         return torch.allclose(ours, theirs, rtol=0, atol=limit)
+
+
+class _TokenLosses(torch.autograd.Function):
+    """The loss through the frozen head, its gradient taken along with it: a large vocabulary costs no memory for long."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, body: Body) -> Tensor:
+        rows = max(1, _LOGITS // body.vocabulary)
+        losses, gradients = [], []
+        for some, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+            with torch.enable_grad():
+                leaf = some.detach().requires_grad_()
+                each = F.cross_entropy(body.logits(leaf), wanted, reduction="none")
+                gradients += torch.autograd.grad(each.sum(), leaf)
+            losses.append(each.detach())
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (gradients,) = ctx.saved_tensors
+        return gradients * grad[:, None].to(gradients.dtype), None, None
 
 
 def refuse_meta(model: PreTrainedModel, name: str) -> None:

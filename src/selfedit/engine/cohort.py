@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.adamw import adamw
 
@@ -159,8 +158,7 @@ class Cohort:
 
     def _backward(self, hidden: Tensor, packed: Packed, place: Beside) -> list[float]:
         """Each member's loss; the gradients are in ``grads`` afterwards."""
-        logits = self._body.logits(hidden)
-        each = F.cross_entropy(logits, packed.targets, reduction="none")
+        each = self._body.token_losses(hidden, packed.targets)
         # Split, not a weighted product: 0 * NaN would carry a member's NaN to the others.
         losses = torch.stack([part.mean() for part in torch.split(each, packed.member_counts)])
         losses.sum().backward()  # type: ignore[no-untyped-call]
