@@ -186,19 +186,28 @@ def run(models: Sequence[str], loops: Sequence[str], plan: Plan, file: Path) -> 
     return True
 
 
+def _count(text: str) -> int:
+    """A number from the command line, at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inner_loop", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", type=Path, required=True, help="where the numbers go")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="default: embedded 25m (with --quick: tiny)")
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS)
-    parser.add_argument("--repeats", type=int, help="repetitions, at least 1 (default 5; with --quick: 1)")
+    parser.add_argument("--repeats", type=_count, help="repetitions (default 5; with --quick: 1)")
+    parser.add_argument(
+        "--ks", nargs="+", type=_count, help="edits at once by the engine (default 1 8 16 32; --quick: 1 2)"
+    )
     parser.add_argument("--quick", action="store_true", help="a few steps on a tiny random model, to see that it runs")
     asked = parser.parse_args(arguments)
-    if asked.repeats is not None and asked.repeats < 1:
-        parser.error("--repeats must be at least 1")
     plan = QUICK if asked.quick else Plan()
-    plan = replace(plan, repeats=asked.repeats or plan.repeats)
+    plan = replace(plan, repeats=asked.repeats or plan.repeats, ks=tuple(asked.ks or plan.ks))
     logging.getLogger("transformers").setLevel(logging.ERROR)
     disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)  # PEFT reads a property that transformers renamed
