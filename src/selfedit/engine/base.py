@@ -85,6 +85,10 @@ class Engine(Protocol):
         """An adapter that was saved, checked against this base."""
         ...
 
+    def merge(self, adapter: Adapter, directory: Path) -> None:
+        """Write base and adapter (not the mounted one) as a new base, a Hugging Face directory with its parents' hashes."""
+        ...
+
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a text that starts a document (with the tokenizer's own special tokens)."""
         ...

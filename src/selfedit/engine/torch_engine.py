@@ -19,6 +19,7 @@ from .decode import Choose, Row, decode, greedy, make_row, sampler
 from .fit import check, check_sequences, fit
 from .loading import Dtype, choose_device, load_model
 from .lora import Bank, LoraAdapter
+from .merging import merge
 from .score import ScoredTokens, mean_kl, token_logprobs
 from .targets import find_layout
 
@@ -127,6 +128,17 @@ class TorchEngine:
         adapter = LoraAdapter.load(directory)
         shared_views(adapter, self._body.model, torch.device("cpu"), torch.float32)
         return adapter
+
+    def merge(self, adapter: Adapter, directory: Path) -> None:
+        """Write base and adapter (not the mounted one) as a new base: a Hugging Face directory, in the dtype loaded.
+
+        Its ``merge.json`` names the base, the base's hash (of the tensors as loaded here) and the adapter's.
+
+        Raises:
+            ModelError: the directory exists, or the adapter can't be merged into this base.
+            OSError: it can't be written; no directory is left then.
+        """
+        merge(self._body, self._tokenizer, cast(LoraAdapter, _as_lora(adapter)), directory)
 
     def norm_ratio(self, adapter: Adapter) -> float:
         """The largest ``||dW||_F / ||W||_F`` over the adapter's modules: how far it moves the base."""
