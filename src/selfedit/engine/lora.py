@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
+from .model_card import CARD_FILE, model_card
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -66,13 +67,14 @@ class LoraAdapter:
         return digest.hexdigest()
 
     def save(self, directory: Path) -> None:
-        """Write a PEFT adapter directory (made if missing) that ``PeftModel.from_pretrained`` and vLLM load."""
+        """Write a PEFT adapter directory (made if missing) that ``PeftModel.from_pretrained`` and vLLM load, and its card."""
         directory.mkdir(parents=True, exist_ok=True)
         state = {}
         for path, (a, b) in self.tensors.items():
             state[f"{_PREFIX}{path}.lora_A.weight"] = a.contiguous()
             state[f"{_PREFIX}{path}.lora_B.weight"] = b.contiguous()
         save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+        targets = list(self.target_modules or self.tensors)
         config = {
             "base_model_name_or_path": self.base,
             "bias": "none",
@@ -82,10 +84,12 @@ class LoraAdapter:
             "lora_dropout": 0.0,
             "peft_type": "LORA",
             "r": self.rank,
-            "target_modules": list(self.target_modules or self.tensors),
+            "target_modules": targets,
             "task_type": "CAUSAL_LM",
         }
         (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        card = model_card(base=self.base, rank=self.rank, alpha=self.alpha, targets=targets, sha256=self.sha256)
+        (directory / CARD_FILE).write_text(card, encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> LoraAdapter:
