@@ -257,7 +257,8 @@ class Bank:
     """K adapters on one base: ``flat`` (K, layout.width) in fp32, one member a row, on the engine's device.
 
     ``failed`` says why a member was stopped; its row is zero, so it computes what the base does. ``losses[k]`` has the
-    loss of each step, ``trained_tokens[k]`` the tokens that went through the model, padding not counted.
+    loss of each step, ``trained_tokens[k]`` the tokens that went through the model, padding not counted; ``shift[k]`` is
+    what `delivery.shifts` saw (none where the bank was not trained).
     """
 
     layout: Layout
@@ -267,6 +268,7 @@ class Bank:
     failed: dict[int, str] = field(default_factory=dict)
     trained_tokens: list[int] = field(default_factory=list)
     losses: list[list[float]] = field(default_factory=list)
+    shift: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ranks)

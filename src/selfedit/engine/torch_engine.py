@@ -16,6 +16,7 @@ from .base import Adapter, AdapterBank, Ids
 from .beside import Beside, Views, shared_views
 from .body import Body
 from .decode import Choose, Row, decode, greedy, make_row, sampler
+from .delivery import shifts
 from .fit import check, check_sequences, fit
 from .loading import Dtype, choose_device, load_model
 from .lora import Bank, LoraAdapter
@@ -246,15 +247,16 @@ class TorchEngine:
         """Train every update from its own seed's initial adapter (or ``init``); members never see each other.
 
         The mounted adapter stays fixed underneath. ``targets``: the modules to adapt, where they are not the engine's own.
-        ``on_step(done, total)`` counts the members' optimiser steps.
+        ``on_step(done, total)`` counts the members' optimiser steps. Afterwards ``bank.shift`` says what reached the outputs.
 
         Raises:
             UpdateError: an update can't be trained on; nothing was trained then.
             ModelError: no module matches ``targets``.
         """
         layout = self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
-        return fit(
-            self._replicas(max(1, -(-len(updates) // self._members_at_once))),
+        bodies = self._replicas(max(1, -(-len(updates) // self._members_at_once)))
+        bank = fit(
+            bodies,
             self._shared,
             layout,
             updates,
@@ -262,6 +264,8 @@ class TorchEngine:
             members_at_once=self._members_at_once,
             on_step=on_step,
         )
+        bank.shift = shifts(bodies, self._shared, bank, updates, self._members_at_once)
+        return bank
 
     def bank(self, adapters: Sequence[Adapter]) -> Bank:
         """Adapters kept elsewhere, as a bank to ask.
