@@ -19,7 +19,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
 from .model_card import CARD_FILE, model_card
@@ -32,8 +31,10 @@ _UNSUPPORTED = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modu
 
 def widths(module: nn.Module) -> tuple[int, int]:
     """``(D_in, D_out)`` of a linear module; a transformers ``Conv1D`` (GPT-2) keeps its weight transposed."""
-    d_out, d_in = module.weight.shape  # type: ignore[union-attr,misc]
-    return (int(d_out), int(d_in)) if isinstance(module, Conv1D) else (int(d_in), int(d_out))
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features  # a quantised weight has another shape
+    d_in, d_out = module.weight.shape  # type: ignore[union-attr,misc]
+    return int(d_in), int(d_out)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ..errors import ModelError
 from .beside import shared_views
 from .body import Body
 from .lora import LoraAdapter
+from .targets import computes_plainly
 
 RECORD_FILE = "merge.json"
 
@@ -31,7 +32,8 @@ def merge(body: Body, tokenizer: PreTrainedTokenizerBase, adapter: LoraAdapter, 
     leaves no directory, or a hidden sibling that the next merge of the same process id removes.
 
     Raises:
-        ModelError: the directory exists, or the adapter belongs to another base or changes a weight that is used twice.
+        ModelError: the directory exists, or the adapter belongs to another base or changes a weight that is used twice or
+            not as a plain product (a quantised one).
         OSError: it can't be written.
     """
     if os.path.lexists(directory):
@@ -54,6 +56,10 @@ def _merged_state(body: Body, adapter: LoraAdapter) -> dict[str, Tensor]:
         module, name = model.get_submodule(path), f"{path}.weight"
         if uses[id(module.weight)] > 1:
             raise ModelError(f"{name} is tied to another weight, which a merge would change too; leave it unadapted")
+        if not computes_plainly(module):
+            raise ModelError(
+                f"{path} ({type(module).__name__}) computes in a way of its own; merge into a plain checkpoint"
+            )
         delta = b @ a
         state[name] = (state[name].float() + (delta.T if isinstance(module, Conv1D) else delta)).to(state[name].dtype)
     return state

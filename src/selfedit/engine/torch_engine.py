@@ -22,7 +22,7 @@ from .loading import Dtype, choose_device, load_model
 from .lora import Bank, LoraAdapter
 from .merging import merge
 from .score import ScoredTokens, mean_kl, token_logprobs
-from .targets import find_layout
+from .targets import find_layout, warn_of_strange
 
 
 class TorchEngine:
@@ -50,6 +50,7 @@ class TorchEngine:
         self._bodies = [self._body]
         self._tokenizer = tokenizer
         self._layout = find_layout(model, targets, name)
+        warn_of_strange(model, self._layout)
         self._members_at_once, self._rows_at_once = members_at_once, rows_at_once
         self._mounted: LoraAdapter | None = None
         self._shared: Views = {}
