@@ -147,7 +147,7 @@ def test_a_large_vocabulary_goes_through_the_head_in_parts(
     monkeypatch.setattr(body, "_LOGITS", 7 * 260)
     logits = Body.logits
     monkeypatch.setattr(Body, "logits", lambda self, hidden: sizes.append(len(hidden)) or logits(self, hidden))
-    parts = engine.fit(mixed_updates())
+    parts = engine.training(mixed_updates()).run()
     assert max(sizes) == 7
     for k in range(4):
         assert distance(parts.adapter(k), whole.adapter(k)) <= 1e-4

@@ -8,6 +8,7 @@ import pytest
 import torch
 from made_updates import prompts, strong
 
+from conftest import FAMILIES
 from selfedit.engine.lora import LoraAdapter, initial_adapter
 from selfedit.engine.reference import add_lora, load_base
 from selfedit.engine.torch_engine import TorchEngine
@@ -22,16 +23,15 @@ def adapter(llama: TorchEngine) -> LoraAdapter:
     return strong(initial_adapter(llama._layout, 4, 6.0, 1))
 
 
-@pytest.mark.parametrize("targets", ["all-linear", "last layer"])
+@pytest.mark.parametrize("targets", ["all-linear", "all-linear@1:"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_peft_loads_an_export_and_computes_the_same(
     targets: str, family: str, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    layer = "h.1.mlp.c_proj" if family == "gpt2" else "layers.1.mlp.up_proj"
-    wanted = layer if targets == "last layer" else targets
-    engine = TorchEngine.load(str(checkpoints[family]), device="cpu", targets=wanted)
+    engine = TorchEngine.load(str(checkpoints[family]), device="cpu", targets=targets)
     made = strong(initial_adapter(engine._layout, 5, 7.5, 3))
     made.save(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(checkpoints[family])
@@ -47,6 +47,7 @@ def test_peft_loads_an_export_and_computes_the_same(
         assert engine.answer(None, [[prompt]], max_new_tokens=8) == [[engine.decode(out[0, len(prompt) :].tolist())]]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_adapter_survives_saving_bit_by_bit(family: str, engines: dict[str, TorchEngine], tmp_path: Path) -> None:
     engine = engines[family]
     made = strong(initial_adapter(engine._layout, 3, 4.5, 2))
@@ -66,7 +67,7 @@ def test_peft_writes_adapters_that_load_here(checkpoints: dict[str, Path], llama
 def test_saving_twice_gives_the_same_bytes(adapter: LoraAdapter, tmp_path: Path) -> None:
     for name in ("a", "b"):
         adapter.save(tmp_path / name)
-    for file in ("adapter_model.safetensors", "adapter_config.json"):
+    for file in ("adapter_model.safetensors", "adapter_config.json", "README.md"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 

@@ -31,12 +31,15 @@ class Adapter(Protocol):
 class AdapterBank(Protocol):
     """K adapters on one base. ``failed`` says why a member was stopped (diverged), by its index; its adapter is zero.
 
-    ``trained_tokens[k]``: tokens that went through the model, padding not counted. ``losses[k]``: one a step.
+    ``trained_tokens[k]``: tokens that went through the model, padding not counted. ``losses[k]``: one a step. ``shift[k]``,
+    after `Engine.fit` only: the largest change of a target's log-probability (nats) that the member makes to a sequence it
+    was trained on; 0.0 means that it failed or does not reach the outputs.
     """
 
     failed: dict[int, str]
     trained_tokens: list[int]
     losses: list[list[float]]
+    shift: list[float]
 
     def __len__(self) -> int: ...
 
@@ -96,6 +99,10 @@ class Engine(Protocol):
 
     def load_adapter(self, directory: Path) -> Adapter:
         """An adapter that was saved, checked against this base."""
+        ...
+
+    def merge(self, adapter: Adapter, directory: Path) -> None:
+        """Write base and adapter (not the mounted one) as a new base, a Hugging Face directory with its parents' hashes."""
         ...
 
     def encode_prompt(self, text: str) -> list[int]:

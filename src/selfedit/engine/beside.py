@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
 from .lora import Bank, LoraAdapter, widths
+from .targets import computes_plainly
 
 Views = dict[str, tuple[Tensor, Tensor]]
 
@@ -40,7 +41,8 @@ class _Members:
 class _Product(torch.autograd.Function):
     """``y = W x + bias + B_policy A_policy x + scale_k B_k A_k x``, with few passes over memory and no copies of gradients.
 
-    Autograd on its own would copy ``y`` and its gradient for every term, and every adapter gradient once more.
+    Autograd on its own would copy ``y`` and its gradient for every term, and every adapter gradient once more. Without a
+    module (one that computes ``W x + bias`` in its own way) it is the rest of the sum.
     """
 
     @staticmethod
@@ -48,15 +50,18 @@ class _Product(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         _anchor: Tensor | None,
-        module: nn.Module,
+        module: nn.Module | None,
         path: str,
         shared: tuple[Tensor, Tensor] | None,
         bank: _Members,
     ) -> Tensor:
         """``_anchor`` requires a gradient where members train, so that the first modules of the base are in the graph."""
         rows = x.reshape(-1, x.shape[-1])
-        weight, bias = cast(Tensor, module.weight), cast(Tensor, module.bias)
-        y = torch.addmm(bias, rows, weight) if isinstance(module, Conv1D) else F.linear(rows, weight, bias)
+        if module is None:
+            y = rows.new_zeros(len(rows), shared[1].shape[0] if shared else bank.views[path][1].shape[1])
+        else:
+            weight, bias = cast(Tensor, module.weight), cast(Tensor, module.bias)
+            y = torch.addmm(bias, rows, weight) if isinstance(module, Conv1D) else F.linear(rows, weight, bias)
         if shared is not None:
             y.addmm_(rows @ shared[0].T, shared[1].T)
         hidden = None
@@ -74,8 +79,10 @@ class _Product(torch.autograd.Function):
         dy = dy.reshape(-1, dy.shape[-1])
         dx = None
         if ctx.needs_input_grad[0]:
-            weight = ctx.module.weight
-            dx = dy @ (weight.T if isinstance(ctx.module, Conv1D) else weight)
+            if ctx.module is None:
+                dx = torch.zeros_like(rows)
+            else:
+                dx = dy @ (ctx.module.weight.T if isinstance(ctx.module, Conv1D) else ctx.module.weight)
             if ctx.shared is not None:
                 dx.addmm_(dy @ ctx.shared[1], ctx.shared[0])
         if hidden is not None:
@@ -112,6 +119,7 @@ class Beside:
         self._paths = list(dict.fromkeys([*paths, *self._shared]))
         self._members = _Members({}, torch.zeros(0))
         self._anchor: Tensor | None = None
+        self._replaced: dict[str, Any] = {}
 
     def bind(self, views: Views, scale: Tensor, grads: Views | None = None) -> None:
         """Members for the next forwards: A (K, R, D_in) and B (K, D_out, R) by path in the base's dtype, scale (K).
@@ -133,6 +141,8 @@ class Beside:
     def __enter__(self) -> Beside:
         for path in self._paths:
             module = self._model.get_submodule(path)
+            if "forward" in module.__dict__:  # somebody else's
+                self._replaced[path] = module.__dict__["forward"]
             module.forward = self._forward(module, path)
         return self
 
@@ -140,15 +150,25 @@ class Beside:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for path in self._paths:
-            self._model.get_submodule(path).__dict__.pop("forward", None)
+            module = self._model.get_submodule(path)
+            module.__dict__.pop("forward", None)
+            if path in self._replaced:
+                module.forward = self._replaced.pop(path)
         self._members = _Members({}, torch.zeros(0))
 
     def _forward(self, module: nn.Module, path: str) -> Callable[[Tensor], Tensor]:
         shared = self._shared.get(path)
+        plain, own = computes_plainly(module), module.forward
 
         def forward(x: Tensor) -> Tensor:
-            anchor = self._anchor if path in self._members.views else None
-            return _Product.apply(x, anchor, module, path, shared, self._members)  # type: ignore[no-any-return]
+            adapted = path in self._members.views
+            anchor = self._anchor if adapted else None
+            if plain:
+                return _Product.apply(x, anchor, module, path, shared, self._members)  # type: ignore[no-any-return]
+            y = own(x)
+            if adapted or shared is not None:
+                y = y + _Product.apply(x, anchor, None, path, shared, self._members)
+            return cast(Tensor, y)
 
         return forward
 

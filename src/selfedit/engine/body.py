@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.masking_utils import create_masks_for_generate
 
 from ..errors import ModelError
@@ -40,7 +41,8 @@ class Body:
         self._multiplier = float(getattr(config, "logit_scale", None) or 1.0)
         self._multiplier /= float(getattr(config, "logits_scaling", None) or 1.0)
         self._cap = float(getattr(config, "final_logit_softcapping", None) or 0.0)
-        self.half_cost = 3 * int(config.hidden_size)
+        # Of `packing.plan`. None where rows can't be shared: then each holds one sequence, and no positions are given.
+        self.half_cost: int | None = 3 * int(config.hidden_size)
         self._hand_masks = False
         self._prove()
 
@@ -64,12 +66,13 @@ class Body:
 
     def hidden(self, ids: Tensor, positions: Tensor, mask: Any, cache: Any = None) -> Tensor:
         """Ids and positions (N, T) -> hidden states (N, T, D); ``mask`` is (N, seen) int, or all that the model takes."""
+        order = {} if self.half_cost is None else {"position_ids": positions}
         out = self._backbone(
             input_ids=ids,
-            position_ids=positions,
             attention_mask=mask,
             past_key_values=cache,
             use_cache=cache is not None,
+            **order,
         )
         return out.last_hidden_state  # type: ignore[no-any-return]
 
@@ -104,24 +107,49 @@ class Body:
         return digest.hexdigest()
 
     def _prove(self) -> None:
-        """Find how this model keeps the sequences of a row apart; most take it from the positions."""
-        config, reason = self.model.config, ""
+        """Find how this model keeps the sequences of a row apart; most take it from the positions.
+
+        One that can't (it counts positions by itself, as with ALiBi) gets one sequence a row, padded to the longest: as exact,
+        but all padding goes through the model.
+        """
+        config, reason, half_cost = self.model.config, "", self.half_cost
         window = getattr(config, "sliding_window", None)
         try:
             if window:
                 config.sliding_window = 2  # so that short sequences, which cost little, are longer than the window
-            for self._hand_masks in (False, True):
-                if self._keeps_apart():
-                    return
-        except Exception as error:  # a model of another make can raise anything here
-            reason = f" ({' '.join(str(error).split())[:200]})"
+            for self._hand_masks, self.half_cost in ((False, half_cost), (True, half_cost), (False, None)):
+                try:
+                    if self._keeps_apart() and (self.half_cost is not None or self._continues()):
+                        break
+                except Exception as error:  # a model of another make can raise anything here
+                    reason = reason or f" ({' '.join(str(error).split())[:200]})"
+            else:
+                raise ModelError(
+                    f"{self.name} ({type(self.model).__name__}) ignores attention masks or positions, or changes its logits "
+                    f"in a way this engine does not know{reason}; use a Llama-, Qwen-, Mistral-, Gemma-, Phi- or GPT-like model"
+                )
         finally:
             if window:
                 config.sliding_window = window
-        raise ModelError(
-            f"{self.name} ({type(self.model).__name__}) ignores attention masks or positions, or changes its logits in a "
-            f"way this engine does not know{reason}; use a Llama-, Qwen-, Mistral-, Gemma-, Phi- or GPT-like model"
-        )
+        if self.half_cost is None:
+            warnings.warn(
+                f"{self.name} ({type(self.model).__name__}) cannot keep several sequences of a row apart; each gets a row of "
+                "its own, padded to the longest: as exact, but slower where lengths differ",
+                stacklevel=4,
+            )
+
+    @torch.no_grad()
+    def _continues(self) -> bool:
+        """A padded prompt and one more token by way of the cache give what the model gives for the whole text."""
+        n = min(5, self.window)
+        text = torch.tensor([[(7 * s + 3 * t) % self.vocabulary for t in range(n)] for s in (1, 2)], device=self.device)
+        ids, mask = F.pad(text[:, :-1], (2, 0)), F.pad(torch.ones_like(text), (2, 0))
+        ids[1], mask[1] = F.pad(text[1, :-1], (0, 2)), 1  # the other row is not padded, and longer
+        cache = DynamicCache(config=self.model.config)
+        none = torch.zeros(0)
+        self.hidden(ids, none, mask[:, :-1], cache)
+        ours = self.logits(self.hidden(text[:, -1:], none, mask, cache)[:1, -1])
+        return self._agree(ours, self.model(input_ids=text[:1]).logits[:, -1])
 
     @torch.no_grad()
     def _keeps_apart(self) -> bool:
@@ -133,7 +161,10 @@ class Body:
         packed = pack([sequences], self.half_cost, self.device)
         ours = self.logits(self.packed_hidden(packed))
         ids = torch.tensor([s.ids for s in sequences], device=self.device)
-        theirs = self.model(input_ids=ids).logits[:, :-1].reshape(ours.shape).float()
+        return self._agree(ours, self.model(input_ids=ids).logits[:, :-1].reshape(ours.shape))
+
+    def _agree(self, ours: Tensor, theirs: Tensor) -> bool:
+        theirs = theirs.float()
         limit = (1e-3 if self.dtype == torch.float32 else 0.1) * float(theirs.abs().max().clamp(min=1.0))
         return torch.allclose(ours, theirs, rtol=0, atol=limit)
 
@@ -176,7 +207,7 @@ def refuse_meta(model: PreTrainedModel, name: str) -> None:
 
 def _longest(config: Any) -> int:
     """The longest sequence in tokens. Sliding windows don't bound it, positions do."""
-    longest = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+    longest = int(getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None) or 1 << 30)
     rope = getattr(config, "rope_parameters", None) or {}
     for kind in (rope, *rope.values()):  # some models have one for each kind of attention
         if isinstance(kind, dict) and kind.get("rope_type") == "longrope":

@@ -13,6 +13,7 @@ from ..types import TrainSequence, Update
 from .beside import Beside, Views
 from .body import Body
 from .cohort import Cohort, Member
+from .delivery import shifts
 from .lora import Bank, Layout, LoraAdapter
 from .upper import first_adapted
 from .workers import Steps, on_workers
@@ -125,6 +126,11 @@ class Training:
         if moving:
             on_workers(self._bodies, cohorts(moving, self._members_at_once), train)
         return self.bank
+
+    def shifts(self) -> list[float]:
+        """How far each member moves the outputs (`delivery.shifts`)."""
+        updates = [member.update for member in self._members]
+        return shifts(self._bodies, self._shared, self.bank, updates, self._members_at_once)
 
 
 def cohorts(members: Sequence[Member], members_at_once: int) -> list[list[list[Member]]]:

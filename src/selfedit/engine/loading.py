@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -92,14 +93,20 @@ def load_model(
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         with _progress_for_long_loads(source):
-            model, info = AutoModelForCausalLM.from_pretrained(
+            load = partial(
+                AutoModelForCausalLM.from_pretrained,
                 source,
                 dtype=choose_dtype(dtype, device),
                 trust_remote_code=trust_remote_code,
                 use_safetensors=None if allow_pickle else True,
-                attn_implementation=attention,
                 output_loading_info=True,
             )
+            try:
+                model, info = load(attn_implementation=attention)
+            except KeyError as error:  # Falcon looks its attention up among its own
+                if error.args != (attention,):
+                    raise
+                model, info = load()
     except Exception as error:  # a damaged checkpoint can raise anything, down to its parsers' own errors
         reason = " ".join(str(error).split())[:400]
         raise ModelError(f"{source}: can't be loaded as a causal language model ({reason}); check the name") from error

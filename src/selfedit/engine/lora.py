@@ -19,9 +19,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
+from .model_card import CARD_FILE, model_card
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -31,8 +31,10 @@ _UNSUPPORTED = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modu
 
 def widths(module: nn.Module) -> tuple[int, int]:
     """``(D_in, D_out)`` of a linear module; a transformers ``Conv1D`` (GPT-2) keeps its weight transposed."""
-    d_out, d_in = module.weight.shape  # type: ignore[union-attr,misc]
-    return (int(d_out), int(d_in)) if isinstance(module, Conv1D) else (int(d_in), int(d_out))
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features  # a quantised weight has another shape
+    d_in, d_out = module.weight.shape  # type: ignore[union-attr,misc]
+    return int(d_in), int(d_out)
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,14 @@ class LoraAdapter:
         return digest.hexdigest()
 
     def save(self, directory: Path) -> None:
-        """Write a PEFT adapter directory (made if missing) that ``PeftModel.from_pretrained`` and vLLM load."""
+        """Write a PEFT adapter directory (made if missing) that ``PeftModel.from_pretrained`` and vLLM load, and its card."""
         directory.mkdir(parents=True, exist_ok=True)
         state = {}
         for path, (a, b) in self.tensors.items():
             state[f"{_PREFIX}{path}.lora_A.weight"] = a.contiguous()
             state[f"{_PREFIX}{path}.lora_B.weight"] = b.contiguous()
         save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+        targets = list(self.target_modules or self.tensors)
         config = {
             "base_model_name_or_path": self.base,
             "bias": "none",
@@ -82,10 +85,12 @@ class LoraAdapter:
             "lora_dropout": 0.0,
             "peft_type": "LORA",
             "r": self.rank,
-            "target_modules": list(self.target_modules or self.tensors),
+            "target_modules": targets,
             "task_type": "CAUSAL_LM",
         }
         (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        card = model_card(base=self.base, rank=self.rank, alpha=self.alpha, targets=targets, sha256=self.sha256)
+        (directory / CARD_FILE).write_text(card, encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> LoraAdapter:
@@ -253,7 +258,8 @@ class Bank:
     """K adapters on one base: ``flat`` (K, layout.width) in fp32, one member a row, on the engine's device.
 
     ``failed`` says why a member was stopped; its row is zero, so it computes what the base does. ``losses[k]`` has the
-    loss of each step, ``trained_tokens[k]`` the tokens that went through the model, padding not counted.
+    loss of each step, ``trained_tokens[k]`` the tokens that went through the model, padding not counted; ``shift[k]`` is
+    what `delivery.shifts` saw (none where the bank was not trained).
     """
 
     layout: Layout
@@ -263,6 +269,7 @@ class Bank:
     failed: dict[int, str] = field(default_factory=dict)
     trained_tokens: list[int] = field(default_factory=list)
     losses: list[list[float]] = field(default_factory=list)
+    shift: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ranks)

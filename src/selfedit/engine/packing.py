@@ -53,12 +53,14 @@ def bins_of(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def plan(lengths_K: Sequence[Sequence[int]], half_cost: int) -> tuple[int, list[list[list[int]]]]:
+def plan(lengths_K: Sequence[Sequence[int]], half_cost: int | None) -> tuple[int, list[list[list[int]]]]:
     """The row length T and each member's bins with the least work, about ``rows * T * (1 + T / half_cost)``.
 
-    ``half_cost`` is the T at which attention costs as much as the rest of the model.
+    ``half_cost`` is the T at which attention costs as much as the rest of the model; None: every sequence has its own row.
     """
     longest = max(length for lengths in lengths_K for length in lengths)
+    if half_cost is None:
+        return longest, [[[i] for i in range(len(lengths))] for lengths in lengths_K]
     fullest = max(sum(lengths) for lengths in lengths_K)
     best: tuple[float, int, list[list[list[int]]]] | None = None
     for rows in range(1, max(map(len, lengths_K)) + 1):
@@ -75,7 +77,7 @@ def plan(lengths_K: Sequence[Sequence[int]], half_cost: int) -> tuple[int, list[
     return best[1], best[2]
 
 
-def pack(sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int, device: torch.device) -> Packed:
+def pack(sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int | None, device: torch.device) -> Packed:
     """One batch of all sequences; every member needs at least one, of at least one token."""
     length, bins_K = plan([[len(s.ids) for s in sequences] for sequences in sequences_K], half_cost)
     per_member = max(map(len, bins_K))

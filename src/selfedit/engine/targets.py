@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from torch import nn
@@ -12,6 +13,22 @@ from ..errors import ModelError
 from .lora import Layout, Target, widths
 
 _SYNTAX = "a range is two layer numbers as in Python slices, such as @4:, @2:6 or @-2:"
+
+
+def computes_plainly(module: nn.Module) -> bool:
+    """The module is a product with its weight, plus a bias; a quantised one, say, is not, nor one that somebody hooked."""
+    return "forward" not in module.__dict__ and type(module).forward in (nn.Linear.forward, Conv1D.forward)
+
+
+def warn_of_strange(model: PreTrainedModel, layout: Layout) -> None:
+    """Warn where adapted modules compute in a way of their own; `Beside` adds to what they return."""
+    strange = {type(m).__name__ for t in layout.targets if not computes_plainly(m := model.get_submodule(t.path))}
+    if strange:
+        warnings.warn(
+            f"{layout.base} ({type(model).__name__}): {', '.join(sorted(strange))} computes in a way of its own, so adapters "
+            "are added to what it returns: as exact, but slower (more passes over memory), and such a module can't be merged",
+            stacklevel=3,
+        )
 
 
 def find_layout(model: PreTrainedModel, targets: str | Sequence[str], base: str) -> Layout:

@@ -19,8 +19,9 @@ from .decode import Choose, Row, decode, greedy, make_row, sampler
 from .fit import Training, check, check_sequences
 from .loading import Dtype, choose_device, load_model
 from .lora import Bank, LoraAdapter
+from .merging import merge
 from .score import ScoredTokens, mean_kl, token_logprobs
-from .targets import find_layout
+from .targets import find_layout, warn_of_strange
 
 
 class TorchEngine:
@@ -48,6 +49,7 @@ class TorchEngine:
         self._bodies = [self._body]
         self._tokenizer = tokenizer
         self._layout = find_layout(model, targets, name)
+        warn_of_strange(model, self._layout)
         self._members_at_once, self._rows_at_once = members_at_once, rows_at_once
         self._mounted: LoraAdapter | None = None
         self._shared: Views = {}
@@ -127,6 +129,17 @@ class TorchEngine:
         adapter = LoraAdapter.load(directory)
         shared_views(adapter, self._body.model, torch.device("cpu"), torch.float32)
         return adapter
+
+    def merge(self, adapter: Adapter, directory: Path) -> None:
+        """Write base and adapter (not the mounted one) as a new base: a Hugging Face directory, in the dtype loaded.
+
+        Its ``merge.json`` names the base, the base's hash (of the tensors as loaded here) and the adapter's.
+
+        Raises:
+            ModelError: the directory exists, or the adapter can't be merged into this base.
+            OSError: it can't be written; no directory is left then.
+        """
+        merge(self._body, self._tokenizer, cast(LoraAdapter, _as_lora(adapter)), directory)
 
     def norm_ratio(self, adapter: Adapter) -> float:
         """The largest ``||dW||_F / ||W||_F`` over the adapter's modules: how far it moves the base."""
@@ -254,9 +267,13 @@ class TorchEngine:
     ) -> Bank:
         """Train every update from its own seed's initial adapter (or ``init``); members never see each other.
 
-        ``on_step(done, total)`` counts the members' optimiser steps; otherwise as `training`.
+        ``on_step(done, total)`` counts the members' optimiser steps. Afterwards ``bank.shift`` says what reached the outputs;
+        otherwise as `training`.
         """
-        return self.training(updates, init, targets=targets).run(on_step=on_step)
+        training = self.training(updates, init, targets=targets)
+        bank = training.run(on_step=on_step)
+        bank.shift = training.shifts()
+        return bank
 
     def bank(self, adapters: Sequence[Adapter]) -> Bank:
         """Adapters kept elsewhere, as a bank to ask.

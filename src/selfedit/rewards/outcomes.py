@@ -226,13 +226,19 @@ class Rewarder:
         self, trial: Trial, before: Before, bank: AdapterBank, member: int, answers: tuple[Answer, ...]
     ) -> Outcome:
         tokens = bank.trained_tokens[member]
+
+        def diverged(reason: str) -> Outcome:
+            return Outcome(trial.edit_id, trial.seed, "diverged", reason, (), None, None, None, tokens, "")
+
         if member in bank.failed:
-            return Outcome(trial.edit_id, trial.seed, "diverged", bank.failed[member], (), None, None, None, tokens, "")
+            return diverged(bank.failed[member])
+        if bank.shift[member] == 0.0:  # answers of the un-edited learner would pass for the edit's
+            return diverged("the trained adapter changes no output")
+        if not math.isfinite(bank.shift[member]):
+            return diverged("the trained adapter's outputs are not finite")
         reward = self.value(trial.task, answers, bank, member)
         if not math.isfinite(reward):
-            return Outcome(
-                trial.edit_id, trial.seed, "diverged", "the reward is not finite", (), None, None, None, tokens, ""
-            )
+            return diverged("the reward is not finite")
         logprob = _mean_logprob(answers) - before.logprob
         sha = bank.adapter(member).sha256
         return Outcome(

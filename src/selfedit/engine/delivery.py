@@ -1,0 +1,41 @@
+"""Does a trained member reach the outputs? A number, as a flag could be set by the very code that forgot to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..types import Update
+from .beside import Beside, Views
+from .body import Body
+from .lora import Bank
+from .score import token_logprobs
+from .workers import Steps, on_workers
+
+
+def shifts(
+    bodies: Sequence[Body], shared: Views, bank: Bank, updates: Sequence[Update], members_at_once: int
+) -> list[float]:
+    """Each member's largest absolute change of a target's log-probability (nats), over its shortest training sequence.
+
+    With and without the members, beside the policy in ``shared``; both batches have the same shapes, so what changes nothing
+    gives exactly 0.0. Costs two forwards of one short sequence a member, through the code by which members answer.
+    """
+    shortest = [min(update.sequences, key=lambda s: len(s.ids)) for update in updates]
+    found = [0.0] * len(bank)
+
+    def probe(body: Body, members: range) -> Steps:
+        sequences = [[s] if k in members and k not in bank.failed else [] for k, s in enumerate(shortest)]
+        with Beside(body.model, shared, [target.path for target in bank.layout.targets]) as place:
+            without = token_logprobs(body, place, None, sequences)  # first: the members stay bound
+            beside = token_logprobs(body, place, bank, sequences)
+        for k in members:
+            for ours, bare in zip(beside[k], without[k], strict=True):
+                found[k] = float((torch.tensor(ours.logprobs) - torch.tensor(bare.logprobs)).abs().max())
+        yield
+
+    # On the workers, as whole products on one thread each: these are too small to share one between threads.
+    cohorts = [range(len(bank))[at : at + members_at_once] for at in range(0, len(bank), members_at_once)]
+    on_workers(bodies, cohorts, probe)
+    return found
