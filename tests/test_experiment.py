@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfedit.config import load_settings, make_settings
-from selfedit.errors import ModelError, SettingsError
+from selfedit.config import MACHINE_FIELDS, load_settings, make_settings
+from selfedit.engine import memory
+from selfedit.errors import ModelError, RunError, SettingsError
+from selfedit.evaluation import machine
 from selfedit.evaluation.experiment import dry_run, load_engine, run_experiment
 from selfedit.evaluation.planning import plan
 from selfedit.tasks.world.source import draw_tasks
@@ -22,7 +24,8 @@ from selfedit.tasks.world.train import Recipe, new_model
 
 FIELDS = {
     "rounds": 1,
-    "model": {"templates": "world", "members_at_once": 4},
+    # Named, as what "auto" comes to may change with the memory that is free and with who else is using the processor.
+    "model": {"templates": "world", "members_at_once": 4, "dtype": "fp32", "memory_gib": 1.0},
     "tasks": {"per_round": 2, "dev": 2, "evaluation": 3, "probes_per_kind": 1},
     "edits": {"per_task": 2, "max_new_tokens": 24},
     "inner": {"steps": 2, "batch_size": 4, "rank": 4, "alpha": 8.0},
@@ -254,6 +257,33 @@ def test_the_plan_counts_the_inner_loops_that_run(uninterrupted, fields):
     assert planned["estimated_seconds"] > 0
 
 
+def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_settings(fields, tmp_path, monkeypatch):
+    model = {k: v for k, v in fields["model"].items() if k not in ("members_at_once", "memory_gib", "dtype")}
+    settings = make_settings(fields | {"model": model, "ladder": {"rungs": ["no_edit"]}})
+    events = []
+    monkeypatch.setattr(memory, "usable_bytes", lambda device: 5 << 20)  # 5 MiB: less than eight members
+    monkeypatch.setattr(machine, "choose_dtype", lambda settings, costs: ("fp32", "fp32: for the test"), raising=False)
+
+    def stop(kind, data):
+        events.append((kind, data))
+        if kind == "passage":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(settings, tmp_path / "run", stop)
+    resolved = load_settings(tmp_path / "run" / "config.toml")
+    assert 1 <= resolved.model.members_at_once < 8
+    assert resolved.model.memory_gib == 0.004
+    assert not {"auto"} & {getattr(resolved.model, name) for name in MACHINE_FIELDS}
+    monkeypatch.setattr(memory, "usable_bytes", lambda device: 64 << 30)
+    monkeypatch.setattr(machine, "choose_dtype", None, raising=False)
+    summary = run_experiment(settings, tmp_path / "run")
+    assert summary["settings"] == resolved.model_dump(mode="json")
+    with pytest.raises(RunError, match=r"model\.members_at_once"):
+        run_experiment(settings.on_machine(members_at_once=8), tmp_path / "run")
+    assert run_experiment(settings.on_machine(members_at_once=resolved.model.members_at_once), tmp_path / "run")
+
+
 def test_a_test_split_look_is_written_to_the_ledger_once(fields, tmp_path):
     settings = make_settings(fields | {"tasks": fields["tasks"] | {"split": "test"}, "ladder": {"rungs": ["no_edit"]}})
     run_experiment(settings, tmp_path / "runs" / "a")
@@ -261,7 +291,7 @@ def test_a_test_split_look_is_written_to_the_ledger_once(fields, tmp_path):
     run_experiment(settings, tmp_path / "runs" / "a")
     rows = [json.loads(line) for line in (tmp_path / "runs" / "test-ledger.jsonl").read_text().splitlines()]
     assert [row["run"] for row in rows] == ["a"]
-    assert rows[0]["settings_sha256"] == settings.sha256()
+    assert rows[0]["settings_sha256"] == load_settings(tmp_path / "runs" / "a" / "config.toml").sha256()
 
 
 def test_a_validation_text_and_a_custom_reward_that_are_not_there_are_named(fields, tmp_path):

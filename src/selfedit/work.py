@@ -96,7 +96,7 @@ class Work:
     ) -> list[Outcome]:
         """Every trial's outcome; ``before[i]`` belongs to trial i."""
         outcomes: list[Outcome] = []
-        size = COHORTS_PER_CHUNK * self.settings.model.members_at_once
+        size = COHORTS_PER_CHUNK * self.settings.model.at_once.members
         for start in range(0, len(trials), size):
             part = slice(start, start + size)
 

@@ -34,21 +34,23 @@ class TorchEngine:
         name: str = "",
         members_at_once: int = 16,
         rows_at_once: int = 64,
+        tokens_at_once: int = 8192,
         targets: str | Sequence[str] = "all-linear",
     ) -> None:
         """Take over a loaded model (it is frozen and put into eval mode). `load` is the usual way in.
 
         Raises:
             ModelError: no module matches ``targets``, or the architecture is unknown to this engine.
-            SettingsError: ``members_at_once`` or ``rows_at_once`` is less than 1.
+            SettingsError: ``members_at_once``, ``rows_at_once`` or ``tokens_at_once`` is less than 1.
         """
-        if members_at_once < 1 or rows_at_once < 1:
-            raise SettingsError("members_at_once and rows_at_once must be at least 1")
+        if min(members_at_once, rows_at_once, tokens_at_once) < 1:
+            raise SettingsError("members_at_once, rows_at_once and tokens_at_once must be at least 1")
         self._body = Body(model, name)
         self._bodies = [self._body]
         self._tokenizer = tokenizer
         self._layout = find_layout(model, targets, name)
         self._members_at_once, self._rows_at_once = members_at_once, rows_at_once
+        self._tokens_at_once = tokens_at_once
         self._mounted: LoraAdapter | None = None
         self._shared: Views = {}
         ends = getattr(model.generation_config, "eos_token_id", None) or []
@@ -64,6 +66,7 @@ class TorchEngine:
         allow_pickle: bool = False,
         members_at_once: int = 16,
         rows_at_once: int = 64,
+        tokens_at_once: int = 8192,
         device: str = "auto",
         targets: str | Sequence[str] = "all-linear",
     ) -> TorchEngine:
@@ -80,7 +83,13 @@ class TorchEngine:
             allow_pickle=allow_pickle,
         )
         return cls(
-            model, tokenizer, name=source, members_at_once=members_at_once, rows_at_once=rows_at_once, targets=targets
+            model,
+            tokenizer,
+            name=source,
+            members_at_once=members_at_once,
+            rows_at_once=rows_at_once,
+            tokens_at_once=tokens_at_once,
+            targets=targets,
         )
 
     @property
@@ -275,7 +284,7 @@ class TorchEngine:
             sequences.append([TrainSequence((*p, *c), (False,) * len(p) + (True,) * len(c)) for p, c in row])
         self._check([sequence for row in sequences for sequence in row])
         with self._beside(self._paths(mine)) as place:
-            return token_logprobs(self._body, place, mine, sequences)
+            return token_logprobs(self._body, place, mine, sequences, self._tokens_at_once)
 
     def sequence_loss(self, sequences: Sequence[TrainSequence]) -> list[float]:
         """Mean loss per target token of each sequence under the mounted model (perplexity is exp of it).
@@ -285,7 +294,7 @@ class TorchEngine:
         """
         self._check(sequences)
         with self._beside([]) as place:
-            (scored,) = token_logprobs(self._body, place, None, [sequences])
+            (scored,) = token_logprobs(self._body, place, None, [sequences], self._tokens_at_once)
         return [-sum(s.logprobs) / len(s.logprobs) for s in scored]
 
     def token_kl(self, sequences: Sequence[TrainSequence]) -> float:
@@ -297,7 +306,7 @@ class TorchEngine:
         if not sequences:
             raise UpdateError("no sequences to measure KL on; give at least one")
         self._check(sequences)
-        return mean_kl(self._body, self._beside([]), sequences)
+        return mean_kl(self._body, self._beside([]), sequences, self._tokens_at_once)
 
     def base_sha256(self) -> str:
         """Hash of the base's live tensors."""

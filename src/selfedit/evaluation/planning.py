@@ -55,7 +55,7 @@ def measured_seconds(settings: Settings, engine: Engine) -> float:
     An estimate: writing edits, answering probes and longer passages come on top, edits shorter than the mean take less.
     """
     inner, rng = settings.inner, random.Random(0)
-    n, steps = COHORTS_PER_CHUNK * settings.model.members_at_once, min(inner.steps, 3)
+    n, steps = COHORTS_PER_CHUNK * settings.model.at_once.members, min(inner.steps, 3)
     lines = [engine.encode("a") * _LINE_TOKENS for _ in range(inner.batch_size)]
     sequences = tuple(TrainSequence(tuple(ids[:_LINE_TOKENS]), (True,) * _LINE_TOKENS) for ids in lines)
     updates = [

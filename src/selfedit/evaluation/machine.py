@@ -1,0 +1,116 @@
+"""Settings and the machine they meet: the engine they ask for, and what "auto" comes to here.
+
+What `resolve` decides is written into the run's own settings, so a resumed run has the same plan whatever is free then.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from ..config import Settings
+from ..engine.base import Engine
+from ..errors import ModelError
+from ..work import COHORTS_PER_CHUNK
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "base"
+
+
+def model_path(name: str) -> str:
+    """The checkpoint that a model setting names; ``embedded`` is the base that ships with the package."""
+    if name != "embedded":
+        return name
+    if not (EMBEDDED / "model.safetensors").exists():
+        raise ModelError(f"the embedded base is missing ({EMBEDDED}); reinstall selfedit, or set model.path")
+    return str(EMBEDDED)
+
+
+def at_hand(settings: Settings) -> bool:
+    """The model is on this machine: looking at it downloads nothing."""
+    return settings.model.path == "embedded" or Path(settings.model.path).is_dir()
+
+
+def load_engine(settings: Settings) -> Engine:
+    """The engine that these settings ask for; what is still "auto" in them gets defaults, without measurements."""
+    from ..engine.torch_engine import TorchEngine
+
+    model = settings.model
+    return TorchEngine.load(
+        model_path(model.path),
+        dtype=model.dtype,
+        trust_remote_code=model.trust_remote_code,
+        allow_pickle=model.allow_pickle,
+        members_at_once=model.at_once.members,
+        rows_at_once=model.at_once.rows,
+        tokens_at_once=model.at_once.tokens,
+        device=model.device,
+        targets=settings.targets,
+    )
+
+
+class Machine:
+    """What settings ask of the machine they meet: the model's shape and the run's load on it, without loading any weights."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the model's shape.
+
+        Raises:
+            ModelError: it can't be read, or has no module of the targets.
+            SettingsError: the device is not there.
+        """
+        import torch
+
+        from ..engine.loading import choose_device, load_outline
+        from ..engine.memory import Load, adapter_size
+
+        model, edits, inner, policy = settings.model, settings.edits, settings.inner, settings.algorithm
+        self.settings, self.device = settings, choose_device(model.device)
+        self.outline = load_outline(
+            model_path(model.path), trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle
+        )
+        # A passage, like an edit, is taken to be at most as long as the longest edit; a step sees at most one of each.
+        longest = (
+            getattr(self.outline.config.get_text_config(), "max_position_embeddings", None) or edits.max_new_tokens
+        )
+        sequence = min(int(longest), edits.max_new_tokens)
+        both = min(int(longest), 2 * sequence)
+        self.load = Load(
+            sequence=sequence,
+            step=min(inner.batch_size * sequence, 2 * sequence),
+            adapter=adapter_size(self.outline, settings.targets, inner.rank),
+            cohorts=min(COHORTS_PER_CHUNK, torch.get_num_threads()) if self.device.type == "cpu" else 1,
+            banks=COHORTS_PER_CHUNK,
+            m_step=policy.batch_size * both,
+            policy=adapter_size(self.outline, policy.targets, policy.rank),
+        )
+
+    def resolved(self) -> tuple[Settings, str]:
+        """The settings with nothing left for the machine to decide."""
+        import torch
+
+        from ..engine.loading import choose_dtype
+        from ..engine.memory import GIB, Costs, fitting, most_useful, usable_bytes
+
+        model, gib = self.settings.model, self.settings.model.memory_gib
+        if gib == "auto":
+            gib = max(1e-3, math.floor(1000 * usable_bytes(self.device) / GIB) / 1000)
+        dtype = choose_dtype(model.dtype, self.device)
+        costs = Costs.of(self.outline, dtype, self.device)
+        most = most_useful(self.device, self.load.step)
+        fits = fitting(costs, self.load, int(gib * GIB), most)
+        asked = (model.members_at_once, model.rows_at_once, model.tokens_at_once)
+        members, rows, tokens = (n if asked_n == "auto" else asked_n for n, asked_n in zip(fits, asked, strict=True))
+        settings = self.settings.on_machine(
+            device=str(self.device),
+            dtype="bf16" if dtype == torch.bfloat16 else "fp32",
+            memory_gib=gib,
+            members_at_once=members,
+            rows_at_once=rows,
+            tokens_at_once=tokens,
+        )
+        return settings, ""
+
+
+def resolve(settings: Settings) -> tuple[Settings, str]:
+    """The settings with everything "auto" that depends on this machine decided, and why in words."""
+    return Machine(settings).resolved()
