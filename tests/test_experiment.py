@@ -255,6 +255,15 @@ def test_the_plan_counts_the_inner_loops_that_run(uninterrupted, fields):
     planned = dry_run(make_settings(fields))
     assert planned["inner_loops"] == ran
     assert planned["estimated_seconds"] > 0
+    used = planned["memory"]
+    assert (used["members"], used["budget"], used["step_tokens"]) == (4, 1.0, 48)
+    assert 0 < used["base"] < used["peak"] < used["budget"]
+    lines = {line.split()[0]: line for line in planned["lines"]}
+    assert "1 GiB to plan with" in lines["memory"]
+    assert "4 adapters in training" in lines["at"]
+    assert "too" not in lines
+    small = make_settings(fields | {"model": fields["model"] | {"memory_gib": 1e-4}})
+    assert any(line.startswith("too much") for line in dry_run(small)["lines"])
 
 
 def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_settings(fields, tmp_path, monkeypatch):

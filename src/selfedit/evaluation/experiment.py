@@ -20,7 +20,7 @@ from ..tasks.world.writing import style_of
 from ..types import Answer, Task
 from ..work import Work
 from .ladder import Ladder, Rung, by_kind, paired_rows, verbatim_share
-from .machine import at_hand, load_engine, resolve
+from .machine import Machine, at_hand, load_engine, resolve
 from .planning import measured_seconds, plan
 
 
@@ -41,8 +41,8 @@ def dry_run(settings: Settings) -> dict[str, Any]:
     load_source(settings)
     if not at_hand(settings):
         return plan(settings)
-    settings, _ = resolve(settings)
-    planned = plan(settings)
+    settings, why = resolve(settings)
+    planned = plan(settings, Machine(settings).needs(), why)
     planned["estimated_seconds"] = measured_seconds(settings, load_engine(settings))
     return planned
 
@@ -68,7 +68,7 @@ def run_experiment(settings: Settings, directory: Path, on_event: OnEvent = igno
 
 def _run(run: Run) -> dict[str, Any]:
     settings = run.settings
-    run.emit("plan", **plan(settings))
+    run.emit("plan", **plan(settings, Machine(settings).needs(), run.why))
     source, engine = load_source(settings), load_engine(settings)
     before = run.once("base", lambda: {"sha256": engine.base_sha256()})["sha256"]
     if engine.base_sha256() != before:

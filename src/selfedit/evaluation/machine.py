@@ -6,7 +6,9 @@ What `resolve` decides is written into the run's own settings, so a resumed run 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ..config import Settings
 from ..engine.base import Engine
@@ -109,6 +111,25 @@ class Machine:
             tokens_at_once=tokens,
         )
         return settings, ""
+
+    def needs(self) -> dict[str, Any]:
+        """How these (resolved) settings use the memory: ``budget``, ``base``, ``training`` ... in GiB, ``peak`` their most at
+        any time, ``step_tokens`` a member's tokens in a training step, ``cohorts`` the sets of members that train side by side.
+        """
+        from ..engine.loading import choose_dtype
+        from ..engine.memory import GIB, Costs, split
+
+        model = self.settings.model
+        costs = Costs.of(self.outline, choose_dtype(model.dtype, self.device), self.device)
+        parts = split(costs, self.load, model.at_once)
+        return {
+            "budget": model.memory_gib,
+            "peak": round(parts.peak / GIB, 6),
+            **{name: round(size / GIB, 6) for name, size in asdict(parts).items()},
+            **model.at_once._asdict(),
+            "step_tokens": self.load.step,
+            "cohorts": self.load.cohorts,
+        }
 
 
 def resolve(settings: Settings) -> tuple[Settings, str]:
