@@ -14,6 +14,7 @@ import torch
 
 from selfedit.config import MACHINE_FIELDS, load_settings, make_settings
 from selfedit.engine import memory
+from selfedit.engine.fit import Cohort
 from selfedit.errors import ModelError, RunError, SettingsError
 from selfedit.evaluation import machine
 from selfedit.evaluation.experiment import dry_run, load_engine, run_experiment
@@ -291,6 +292,43 @@ def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_s
     with pytest.raises(RunError, match=r"model\.members_at_once"):
         run_experiment(settings.on_machine(members_at_once=8), tmp_path / "run")
     assert run_experiment(settings.on_machine(members_at_once=resolved.model.members_at_once), tmp_path / "run")
+
+
+def test_memory_that_ran_out_is_journaled_and_a_resumed_run_goes_on_with_fewer_members(fields, tmp_path, monkeypatch):
+    settings = make_settings(fields | {"ladder": {"rungs": ["no_edit", "base_edits"]}})
+    sizes, step = [], Cohort.step
+
+    def limited(cohort, place):
+        sizes.append(cohort.active)
+        if cohort.active > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(cohort, place)
+
+    def until(key):
+        def view(kind, data):
+            told.append((kind, data))
+            if kind == "warning" and key == "warning":
+                raise KeyboardInterrupt
+
+        return view
+
+    told = []
+    monkeypatch.setattr(Cohort, "step", limited)
+    run_experiment(settings, tmp_path / "whole", until(None))
+    warnings = [data for kind, data in told if kind == "warning"]
+    assert [data["members_at_once"] for data in warnings] == [2]
+    assert "memory ran out" in warnings[0]["text"]
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(settings, tmp_path / "killed", until("warning"))
+    sizes.clear()
+    # There is room again, but the run goes on as it would have.
+    monkeypatch.setattr(Cohort, "step", lambda cohort, place: sizes.append(cohort.active) or step(cohort, place))
+    run_experiment(settings, tmp_path / "killed")
+    assert max(sizes) == 2
+    assert journal_of(tmp_path / "killed") == journal_of(tmp_path / "whole")
+    assert summary_of(tmp_path / "killed") == summary_of(tmp_path / "whole")
+    note = next(row for row in journal_of(tmp_path / "whole") if row[0] == "memory/2")
+    assert json.loads(note[3]) == {"members_at_once": 2, "reason": "CUDA out of memory"}
 
 
 def test_a_test_split_look_is_written_to_the_ledger_once(fields, tmp_path):

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_updates import sequence
+from made_updates import distance, sequence, update
 from torch.profiler import ProfilerActivity, profile
 
 from selfedit.config import AtOnce
 from selfedit.engine import memory
+from selfedit.engine.beside import Beside
+from selfedit.engine.fit import Cohort
 from selfedit.engine.loading import DTYPES, load_outline
 from selfedit.engine.memory import GIB, Costs, Load, adapter_size, fitting, most_useful, split
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.errors import OutOfMemoryError, SettingsError
 from selfedit.evaluation.machine import EMBEDDED
 from selfedit.types import Update
 
@@ -66,6 +69,16 @@ def test_training_takes_what_is_predicted(measured: tuple[TorchEngine, Costs], m
     used = peak(lambda: engine.fit(updates))
     assert within_a_factor_of_2(split(costs, load, AtOnce(members=members)).training, used)
     assert members > 1 or within_a_factor_of_2(split(costs, load, AtOnce()).m_step, used)
+
+
+def test_members_take_what_is_predicted_where_tokens_are_few(measured: tuple[TorchEngine, Costs]) -> None:
+    engine, costs = measured
+    updates = [Update((sequence(random.Random(0), 4),), 2, 1, 1e-3, 32, 16.0, seed) for seed in range(4)]
+    size = adapter_size(engine.model, "all-linear", 32)
+    load = Load(4, 4, size, cohorts=1, banks=1, m_step=4, policy=size)
+    predicted = split(costs, load, AtOnce(members=4)).training
+    assert 4 * costs.member(size) > predicted / 2
+    assert within_a_factor_of_2(predicted, peak(lambda: engine.fit(updates)))
 
 
 def test_scoring_and_decoding_take_what_is_predicted(measured: tuple[TorchEngine, Costs]) -> None:
@@ -129,3 +142,84 @@ def test_the_ram_is_what_the_system_says_and_at_most_the_containers(tmp_path: Pa
     (tmp_path / "proc/meminfo").unlink()
     (tmp_path / "sys/fs/cgroup/memory.max").unlink()
     assert memory._available_ram(tmp_path) >= GIB / 4
+
+
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+NO_RAM = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: error code 12")
+
+
+def room_for(members: int, error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Cohorts of more members run out of memory in their second step; the sizes of those that began are returned."""
+    begun: list[int] = []
+    step = Cohort.step
+
+    def limited(self: Cohort, place: Beside) -> int:
+        if self._slots[0].step == 0:
+            begun.append(self.active)
+        if self.active > members and self._slots[0].step == 1:
+            raise error
+        return step(self, place)
+
+    monkeypatch.setattr(Cohort, "step", limited)
+    return begun
+
+
+@pytest.mark.parametrize("error", [FULL, NO_RAM])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_where_memory_runs_out_half_as_many_train_at_once_and_the_numbers_are_theirs(
+    error: RuntimeError, threads: int, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates = [update(k, steps=3) for k in range(10)]
+    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=k) for k in (8, 2)]
+    before = engines[0].base_sha256()
+    at_eight, at_two = (engine.fit(updates) for engine in engines)
+    begun = room_for(3, error, monkeypatch)
+    told: list[tuple[int, str]] = []
+    engines[0].limit_members(8, lambda members, reason: told.append((members, reason)))
+    torch.set_num_threads(threads)
+    try:
+        bank = engines[0].fit(updates)
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(bank.flat, at_two.flat)
+    assert bank.losses == at_two.losses
+    assert bank.trained_tokens == at_two.trained_tokens
+    assert all(distance(bank.adapter(k), at_eight.adapter(k)) <= 1e-4 for k in range(10))
+    assert [members for members, _ in told] == [4, 2]
+    assert str(error)[:12] in told[0][1]
+    begun.clear()
+    engines[0].fit(updates)
+    assert set(begun) == {2}  # for good
+    assert engines[0].base_sha256() == before
+    assert not any("forward" in vars(module) for module in engines[0].model.modules())
+
+
+def test_fewer_members_are_not_made_up_for_by_more_workers(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=4)
+    room_for(2, FULL, monkeypatch)
+    torch.set_num_threads(4)
+    try:
+        engine.fit([update(k, steps=2) for k in range(8)])
+    finally:
+        torch.set_num_threads(1)
+    assert len(engine._bodies) == 2
+
+
+def test_one_member_that_does_not_fit_is_an_error_with_a_next_step(
+    llama: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_for(0, FULL, monkeypatch)
+    with pytest.raises(OutOfMemoryError, match=r"(?s)2 GiB.*inner\.batch_size") as caught:
+        llama.fit([update(1)])
+    assert isinstance(caught.value, MemoryError)
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(llama: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = room_for(0, RuntimeError("shapes do not match"), monkeypatch)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        llama.fit([update(1), update(2)])
+    assert begun == [2]
+    with pytest.raises(SettingsError, match="at least 1"):
+        llama.limit_members(0)

@@ -176,6 +176,12 @@ def usable_bytes(device: torch.device) -> int:
     return int(_SHARE_OF_RAM * _available_ram())
 
 
+def ran_out(error: RuntimeError) -> bool:
+    """The error says that a device or the CPU's allocator had no memory left."""
+    told = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in told or "not enough memory" in told
+
+
 def _available_ram(files: Path = Path("/")) -> int:
     """Bytes of RAM that programs can still get; half of all of it where the system doesn't say, 4 GiB where it says nothing."""
     try:

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import ModelError, SettingsError, UpdateError
+from ..errors import ModelError, OutOfMemoryError, SettingsError, UpdateError
 from ..types import Completion, TrainSequence, Update
 from .base import Adapter, AdapterBank, Ids
 from .beside import Beside, Views, shared_views
@@ -19,6 +19,7 @@ from .decode import Choose, Row, decode, greedy, make_row, sampler
 from .fit import check, check_sequences, fit
 from .loading import Dtype, choose_device, load_model
 from .lora import Bank, LoraAdapter
+from .memory import ran_out
 from .score import ScoredTokens, mean_kl, token_logprobs
 from .targets import find_layout
 
@@ -51,6 +52,8 @@ class TorchEngine:
         self._layout = find_layout(model, targets, name)
         self._members_at_once, self._rows_at_once = members_at_once, rows_at_once
         self._tokens_at_once = tokens_at_once
+        self._planned_members = members_at_once
+        self._tell: Callable[[int, str], None] | None = None
         self._mounted: LoraAdapter | None = None
         self._shared: Views = {}
         ends = getattr(model.generation_config, "eos_token_id", None) or []
@@ -245,20 +248,55 @@ class TorchEngine:
         The mounted adapter stays fixed underneath. ``targets``: the modules to adapt, where they are not the engine's own.
         ``on_step(done, total)`` counts the members' optimiser steps.
 
+        Where memory runs out, all of ``updates`` are trained again by half as many members at once (`limit_members`).
+
         Raises:
             UpdateError: an update can't be trained on; nothing was trained then.
             ModelError: no module matches ``targets``.
+            OutOfMemoryError: a single member does not fit.
         """
         layout = self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
-        return fit(
-            self._replicas(max(1, -(-len(updates) // self._members_at_once))),
-            self._shared,
-            layout,
-            updates,
-            init=_as_lora(init),
-            members_at_once=self._members_at_once,
-            on_step=on_step,
-        )
+        while True:
+            try:
+                return fit(
+                    # As many workers as before a halving: more of them would take what fewer members freed.
+                    self._replicas(max(1, -(-len(updates) // self._planned_members))),
+                    self._shared,
+                    layout,
+                    updates,
+                    init=_as_lora(init),
+                    members_at_once=self._members_at_once,
+                    on_step=on_step,
+                )
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
+                reason = " ".join(str(error).split())[:200]
+            # Outside of the handler: the error held the frames, and they all that had been allocated.
+            self._halve(min(self._members_at_once, len(updates)), reason)
+
+    def limit_members(self, members: int, tell: Callable[[int, str], None] | None = None) -> None:
+        """Train at most so many members at once from now on; ``tell(members, reason)`` hears of fewer, if memory runs out.
+
+        Raises:
+            SettingsError: ``members`` is less than 1.
+        """
+        if members < 1:
+            raise SettingsError(f"members_at_once is {members}; it must be at least 1")
+        self._members_at_once, self._tell = members, tell
+
+    def _halve(self, trained: int, reason: str) -> None:
+        """Half of those that trained together when memory ran out."""
+        if trained == 1:
+            raise OutOfMemoryError(
+                f"one member alone needs more memory than there is ({reason}); train on smaller batches or shorter sequences "
+                "(inner.batch_size, algorithm.batch_size, edits.max_new_tokens), at a lower rank, or with model.dtype = 'bf16'"
+            )
+        self._members_at_once = trained // 2
+        if self._body.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self._tell is not None:
+            self._tell(self._members_at_once, reason)
 
     def bank(self, adapters: Sequence[Adapter]) -> Bank:
         """Adapters kept elsewhere, as a bank to ask.
