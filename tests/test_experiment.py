@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from selfedit.config import MACHINE_FIELDS, load_settings, make_settings
-from selfedit.engine import memory
+from selfedit.engine import loading, memory
 from selfedit.engine.fit import Cohort
 from selfedit.errors import ModelError, RunError, SettingsError
 from selfedit.evaluation import machine
 from selfedit.evaluation.experiment import dry_run, load_engine, run_experiment
+from selfedit.evaluation.machine import resolve
 from selfedit.evaluation.planning import plan
 from selfedit.tasks.world.source import draw_tasks
 from selfedit.tasks.world.tokenizer import build_tokenizer
@@ -272,7 +273,8 @@ def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_s
     settings = make_settings(fields | {"model": model, "ladder": {"rungs": ["no_edit"]}})
     events = []
     monkeypatch.setattr(memory, "usable_bytes", lambda device: 5 << 20)  # 5 MiB: less than eight members
-    monkeypatch.setattr(machine, "choose_dtype", lambda settings, costs: ("fp32", "fp32: for the test"), raising=False)
+    monkeypatch.setattr(loading, "has_bf16_units", lambda device: True)
+    monkeypatch.setattr(machine, "_speed_of_bf16", lambda settings, members: 1.42)
 
     def stop(kind, data):
         events.append((kind, data))
@@ -286,12 +288,47 @@ def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_s
     assert resolved.model.memory_gib == 0.004
     assert not {"auto"} & {getattr(resolved.model, name) for name in MACHINE_FIELDS}
     monkeypatch.setattr(memory, "usable_bytes", lambda device: 64 << 30)
-    monkeypatch.setattr(machine, "choose_dtype", None, raising=False)
-    summary = run_experiment(settings, tmp_path / "run")
+    monkeypatch.setattr(machine, "_speed_of_bf16", None)
+    summary = run_experiment(settings, tmp_path / "run", lambda kind, data: events.append((kind, data)))
+    assert summary["dtype"] == "bfloat16"
+    assert summary["timing"]["dtype"] == "bf16: 1.4 times as fast as fp32 here"
+    for plan_of in (data for kind, data in events if kind == "plan"):
+        assert "(bf16: 1.4 times as fast as fp32 here)" in plan_of["lines"][0]
     assert summary["settings"] == resolved.model_dump(mode="json")
     with pytest.raises(RunError, match=r"model\.members_at_once"):
         run_experiment(settings.on_machine(members_at_once=8), tmp_path / "run")
     assert run_experiment(settings.on_machine(members_at_once=resolved.model.members_at_once), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("units", "speed", "gib", "chosen", "why"),
+    [
+        (True, 1.42, 1.0, "bf16", "1.4 times as fast"),
+        (True, 1.04, 1.0, "fp32", "not worth its rounding"),
+        (True, None, 1.0, "bf16", "not measured"),
+        (False, 9.0, 1.0, "fp32", "no matrix units"),
+        (False, 0.1, 1e-4, "bf16", "in fp32 the weights alone"),
+    ],
+)
+def test_dtype_auto_is_measured_where_it_could_go_either_way(units, speed, gib, chosen, why, fields, monkeypatch):
+    monkeypatch.setattr(loading, "has_bf16_units", lambda device: units)
+    monkeypatch.setattr(machine, "_speed_of_bf16", lambda settings, members: speed)
+    auto = make_settings(fields | {"model": fields["model"] | {"dtype": "auto", "memory_gib": gib}})
+    settings, told = resolve(auto)
+    assert settings.model.dtype == chosen
+    assert told.startswith(chosen)
+    assert why in told
+    named = auto.on_machine(dtype="fp32")
+    assert resolve(named)[0].model.dtype == "fp32"
+    assert resolve(named)[1] == ""
+
+
+def test_the_measurement_is_short_and_leaves_an_unusable_rank_to_the_run(fields):
+    settings = make_settings(fields)
+    began = time.monotonic()
+    assert 0.01 < machine._speed_of_bf16(settings, 4) < 100
+    assert time.monotonic() - began < 20  # tenths of a second on a free processor
+    assert machine._speed_of_bf16(make_settings(fields | {"inner": {"rank": 999}}), 4) is None
 
 
 def test_memory_that_ran_out_is_journaled_and_a_resumed_run_goes_on_with_fewer_members(fields, tmp_path, monkeypatch):

@@ -83,6 +83,7 @@ def _run(run: Run) -> dict[str, Any]:
     summary = _summary(run, trained, rungs, engine, before)
     seconds = run.seconds()  # of every chunk, also those of a process that was killed
     summary["timing"] = {"total_seconds": round(sum(seconds.values()), 1), "stages": _stage_seconds(seconds)}
+    summary["timing"]["dtype"] = run.why or f"{settings.model.dtype}: as set"  # it may tell a measured speed
     return summary
 
 

@@ -71,21 +71,26 @@ def _memory_lines(memory: dict[str, Any]) -> list[str]:
     return lines
 
 
+def made_up_updates(settings: Settings, engine: Engine, n: int, steps: int) -> list[Update]:
+    """Updates of the run's sizes, to take the time of."""
+    inner, rng = settings.inner, random.Random(0)
+    lines = [engine.encode("a") * _LINE_TOKENS for _ in range(inner.batch_size)]
+    sequences = tuple(TrainSequence(tuple(ids[:_LINE_TOKENS]), (True,) * _LINE_TOKENS) for ids in lines)
+    return [
+        Update(sequences, steps, inner.batch_size, inner.lr, inner.rank, inner.alpha, rng.randrange(1 << 31))
+        for _ in range(n)
+    ]
+
+
 def measured_seconds(settings: Settings, engine: Engine) -> float:
     """Seconds for all inner loops of a run, from a chunk of random updates timed for a few steps on this machine.
 
     An estimate: writing edits, answering probes and longer passages come on top, edits shorter than the mean take less.
     """
-    inner, rng = settings.inner, random.Random(0)
-    n, steps = COHORTS_PER_CHUNK * settings.model.at_once.members, min(inner.steps, 3)
-    lines = [engine.encode("a") * _LINE_TOKENS for _ in range(inner.batch_size)]
-    sequences = tuple(TrainSequence(tuple(ids[:_LINE_TOKENS]), (True,) * _LINE_TOKENS) for ids in lines)
-    updates = [
-        Update(sequences, steps, inner.batch_size, inner.lr, inner.rank, inner.alpha, rng.randrange(1 << 31))
-        for _ in range(n)
-    ]
+    n, steps = COHORTS_PER_CHUNK * settings.model.at_once.members, min(settings.inner.steps, 3)
+    updates = made_up_updates(settings, engine, n, steps)
     engine.fit(updates[:1])  # first-use costs
     began = time.perf_counter()
     engine.fit(updates)
-    seconds_per_loop = (time.perf_counter() - began) / n * inner.steps / steps
+    seconds_per_loop = (time.perf_counter() - began) / n * settings.inner.steps / steps
     return round(seconds_per_loop * plan(settings)["inner_loops"], 1)
