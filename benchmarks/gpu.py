@@ -27,7 +27,7 @@ from selfedit.engine.baselines import Baseline, run_baseline
 from selfedit.engine.lora import initial_adapter
 from selfedit.engine.targets import find_layout
 from selfedit.engine.torch_engine import TorchEngine
-from selfedit.evaluation.experiment import EMBEDDED
+from selfedit.evaluation.machine import EMBEDDED
 from selfedit.run import write_atomically
 from selfedit.types import TrainSequence, Update
 

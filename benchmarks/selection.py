@@ -34,7 +34,7 @@ from selfedit.engine.lora import initial_adapter
 from selfedit.engine.reference import load_base
 from selfedit.engine.targets import find_layout
 from selfedit.engine.torch_engine import TorchEngine
-from selfedit.evaluation.experiment import EMBEDDED, load_engine
+from selfedit.evaluation.machine import EMBEDDED, load_engine
 from selfedit.policy.text import TextPolicy
 from selfedit.rewards.outcomes import Rewarder, Trial, parse_edit
 from selfedit.rewards.race import EditRunner, RacePlan, race

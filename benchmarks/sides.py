@@ -36,7 +36,7 @@ class Sides:
         self.cases = draw_cases(self.engine("fp32"), loop, n, max_steps)
 
     def _load_engine(self, dtype: Dtype) -> TorchEngine:
-        at_once = make_settings({}).model.members_at_once
+        at_once = make_settings({}).model.at_once.members
         return TorchEngine.load(
             str(self.source), dtype=dtype, device="cpu", targets=self.targets, members_at_once=at_once
         )

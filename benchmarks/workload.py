@@ -14,7 +14,7 @@ from selfedit.config import make_settings
 from selfedit.engine.cohort import minibatches
 from selfedit.engine.targets import find_layout
 from selfedit.engine.torch_engine import TorchEngine
-from selfedit.evaluation.experiment import EMBEDDED
+from selfedit.evaluation.machine import EMBEDDED
 from selfedit.rewards.outcomes import parse_edit
 from selfedit.tasks.world.source import draw_tasks
 from selfedit.types import TrainSequence, Update

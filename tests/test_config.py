@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfedit.config import PRESETS, Settings, differing_fields, load_settings, make_settings, sub_seed
+from selfedit.config import PRESETS, AtOnce, Settings, differing_fields, load_settings, make_settings, sub_seed
 from selfedit.errors import SettingsError
 
 
@@ -18,6 +18,8 @@ from selfedit.errors import SettingsError
         ({"ladder": {"rungs": ["no_such_rung"]}}, "ladder.rungs"),
         ({"preset": "nonsense"}, "no preset 'nonsense'"),
         ({"reward": {"metric": "perplexity"}}, "validation_text"),
+        ({"model": {"members_at_once": 0}}, "model.members_at_once"),
+        ({"model": {"memory_gib": -1}}, "model.memory_gib"),
     ],
 )
 def test_a_bad_setting_is_named(fields, named):
@@ -30,6 +32,10 @@ def test_presets_are_valid_and_a_files_own_fields_win(preset):
     settings = make_settings({"preset": preset, "inner": {"rank": 7}})
     assert settings.inner.rank == 7
     assert settings.preset == preset
+
+
+def test_what_goes_at_once_has_defaults_where_it_is_still_auto():
+    assert make_settings({"model": {"rows_at_once": 3}}).model.at_once == AtOnce(8, 3, 8192)
 
 
 def test_one_task_and_one_edit_are_allowed():

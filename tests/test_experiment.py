@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfedit.config import load_settings, make_settings
-from selfedit.errors import ModelError, SettingsError
+from selfedit.config import MACHINE_FIELDS, load_settings, make_settings
+from selfedit.engine import loading, memory
+from selfedit.engine.fit import Cohort
+from selfedit.errors import ModelError, RunError, SettingsError
+from selfedit.evaluation import machine
 from selfedit.evaluation.experiment import dry_run, load_engine, run_experiment
+from selfedit.evaluation.machine import resolve
 from selfedit.evaluation.planning import plan
 from selfedit.tasks.world.source import draw_tasks
 from selfedit.tasks.world.tokenizer import build_tokenizer
@@ -22,7 +26,8 @@ from selfedit.tasks.world.train import Recipe, new_model
 
 FIELDS = {
     "rounds": 1,
-    "model": {"templates": "world", "members_at_once": 4},
+    # Named, as what "auto" comes to may change with the memory that is free and with who else is using the processor.
+    "model": {"templates": "world", "members_at_once": 4, "dtype": "fp32", "memory_gib": 1.0},
     "tasks": {"per_round": 2, "dev": 2, "evaluation": 3, "probes_per_kind": 1},
     "edits": {"per_task": 2, "max_new_tokens": 24},
     "inner": {"steps": 2, "batch_size": 4, "rank": 4, "alpha": 8.0},
@@ -252,6 +257,115 @@ def test_the_plan_counts_the_inner_loops_that_run(uninterrupted, fields):
     planned = dry_run(make_settings(fields))
     assert planned["inner_loops"] == ran
     assert planned["estimated_seconds"] > 0
+    used = planned["memory"]
+    assert (used["members"], used["budget"], used["step_tokens"]) == (4, 1.0, 48)
+    assert 0 < used["base"] < used["peak"] < used["budget"]
+    lines = {line.split()[0]: line for line in planned["lines"]}
+    assert "1 GiB to plan with" in lines["memory"]
+    assert "4 adapters in training" in lines["at"]
+    assert "too" not in lines
+    small = make_settings(fields | {"model": fields["model"] | {"memory_gib": 1e-4}})
+    assert any(line.startswith("too much") for line in dry_run(small)["lines"])
+
+
+def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_settings(fields, tmp_path, monkeypatch):
+    model = {k: v for k, v in fields["model"].items() if k not in ("members_at_once", "memory_gib", "dtype")}
+    settings = make_settings(fields | {"model": model, "ladder": {"rungs": ["no_edit"]}})
+    events = []
+    monkeypatch.setattr(memory, "usable_bytes", lambda device: 5 << 20)  # 5 MiB: less than eight members
+    monkeypatch.setattr(loading, "has_bf16_units", lambda device: True)
+    monkeypatch.setattr(machine, "_speed_of_bf16", lambda settings, members: 1.42)
+
+    def stop(kind, data):
+        events.append((kind, data))
+        if kind == "passage":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(settings, tmp_path / "run", stop)
+    resolved = load_settings(tmp_path / "run" / "config.toml")
+    assert 1 <= resolved.model.members_at_once < 8
+    assert resolved.model.memory_gib == 0.004
+    assert not {"auto"} & {getattr(resolved.model, name) for name in MACHINE_FIELDS}
+    monkeypatch.setattr(memory, "usable_bytes", lambda device: 64 << 30)
+    monkeypatch.setattr(machine, "_speed_of_bf16", None)
+    summary = run_experiment(settings, tmp_path / "run", lambda kind, data: events.append((kind, data)))
+    assert summary["dtype"] == "bfloat16"
+    assert summary["timing"]["dtype"] == "bf16: 1.4 times as fast as fp32 here"
+    for plan_of in (data for kind, data in events if kind == "plan"):
+        assert "(bf16: 1.4 times as fast as fp32 here)" in plan_of["lines"][0]
+    assert summary["settings"] == resolved.model_dump(mode="json")
+    with pytest.raises(RunError, match=r"model\.members_at_once"):
+        run_experiment(settings.on_machine(members_at_once=8), tmp_path / "run")
+    assert run_experiment(settings.on_machine(members_at_once=resolved.model.members_at_once), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("units", "speed", "gib", "chosen", "why"),
+    [
+        (True, 1.42, 1.0, "bf16", "1.4 times as fast"),
+        (True, 1.04, 1.0, "fp32", "not worth its rounding"),
+        (True, None, 1.0, "bf16", "not measured"),
+        (False, 9.0, 1.0, "fp32", "no matrix units"),
+        (False, 0.1, 1e-4, "bf16", "in fp32 the weights alone"),
+    ],
+)
+def test_dtype_auto_is_measured_where_it_could_go_either_way(units, speed, gib, chosen, why, fields, monkeypatch):
+    monkeypatch.setattr(loading, "has_bf16_units", lambda device: units)
+    monkeypatch.setattr(machine, "_speed_of_bf16", lambda settings, members: speed)
+    auto = make_settings(fields | {"model": fields["model"] | {"dtype": "auto", "memory_gib": gib}})
+    settings, told = resolve(auto)
+    assert settings.model.dtype == chosen
+    assert told.startswith(chosen)
+    assert why in told
+    named = auto.on_machine(dtype="fp32")
+    assert resolve(named)[0].model.dtype == "fp32"
+    assert resolve(named)[1] == ""
+
+
+def test_the_measurement_is_short_and_leaves_an_unusable_rank_to_the_run(fields):
+    settings = make_settings(fields)
+    began = time.monotonic()
+    assert 0.01 < machine._speed_of_bf16(settings, 4) < 100
+    assert time.monotonic() - began < 20  # tenths of a second on a free processor
+    assert machine._speed_of_bf16(make_settings(fields | {"inner": {"rank": 999}}), 4) is None
+
+
+def test_memory_that_ran_out_is_journaled_and_a_resumed_run_goes_on_with_fewer_members(fields, tmp_path, monkeypatch):
+    settings = make_settings(fields | {"ladder": {"rungs": ["no_edit", "base_edits"]}})
+    sizes, step = [], Cohort.step
+
+    def limited(cohort, place):
+        sizes.append(cohort.active)
+        if cohort.active > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(cohort, place)
+
+    def until(key):
+        def view(kind, data):
+            told.append((kind, data))
+            if kind == "warning" and key == "warning":
+                raise KeyboardInterrupt
+
+        return view
+
+    told = []
+    monkeypatch.setattr(Cohort, "step", limited)
+    run_experiment(settings, tmp_path / "whole", until(None))
+    warnings = [data for kind, data in told if kind == "warning"]
+    assert [data["members_at_once"] for data in warnings] == [2]
+    assert "memory ran out" in warnings[0]["text"]
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(settings, tmp_path / "killed", until("warning"))
+    sizes.clear()
+    # There is room again, but the run goes on as it would have.
+    monkeypatch.setattr(Cohort, "step", lambda cohort, place: sizes.append(cohort.active) or step(cohort, place))
+    run_experiment(settings, tmp_path / "killed")
+    assert max(sizes) == 2
+    assert journal_of(tmp_path / "killed") == journal_of(tmp_path / "whole")
+    assert summary_of(tmp_path / "killed") == summary_of(tmp_path / "whole")
+    note = next(row for row in journal_of(tmp_path / "whole") if row[0] == "memory/2")
+    assert json.loads(note[3]) == {"members_at_once": 2, "reason": "CUDA out of memory"}
 
 
 def test_a_test_split_look_is_written_to_the_ledger_once(fields, tmp_path):
@@ -261,7 +375,7 @@ def test_a_test_split_look_is_written_to_the_ledger_once(fields, tmp_path):
     run_experiment(settings, tmp_path / "runs" / "a")
     rows = [json.loads(line) for line in (tmp_path / "runs" / "test-ledger.jsonl").read_text().splitlines()]
     assert [row["run"] for row in rows] == ["a"]
-    assert rows[0]["settings_sha256"] == settings.sha256()
+    assert rows[0]["settings_sha256"] == load_settings(tmp_path / "runs" / "a" / "config.toml").sha256()
 
 
 def test_a_validation_text_and_a_custom_reward_that_are_not_there_are_named(fields, tmp_path):

@@ -55,6 +55,18 @@ def test_the_written_settings_are_a_file_that_selfedit_runs(tmp_path):
     assert load_settings(tmp_path / "r" / "config.toml") == SETTINGS
 
 
+def test_a_run_resolves_its_settings_once_and_remembers_why(tmp_path):
+    def resolve(settings):
+        return settings.on_machine(members_at_once=3, dtype="fp32"), "because"
+
+    with open_run(tmp_path / "r", SETTINGS, resolve=resolve) as run:
+        assert (run.settings.model.members_at_once, run.why) == (3, "because")
+    with open_run(tmp_path / "r", SETTINGS, resolve=None) as run:
+        assert (run.settings.model.members_at_once, run.settings.model.dtype, run.why) == (3, "fp32", "because")
+    with pytest.raises(RunError, match=r"model\.dtype"), open_run(tmp_path / "r", SETTINGS.on_machine(dtype="bf16")):
+        pass
+
+
 def test_a_second_process_is_refused_while_the_first_has_it_and_let_in_when_it_died(tmp_path):
     script = textwrap.dedent(f"""
         import sys

@@ -11,13 +11,17 @@ import json
 import tomllib
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import SettingsError
 
 Form = Literal["implications", "rewrite", "self_qa"]
+Auto = Literal["auto"]
+Count = Annotated[int, Field(ge=1)] | Auto
+# Fields of `ModelSettings` whose "auto" the machine answers, once, before a run. They move a run's numbers by rounding only.
+MACHINE_FIELDS = ("device", "dtype", "memory_gib", "members_at_once", "rows_at_once", "tokens_at_once")
 
 
 class Section(BaseModel):
@@ -63,6 +67,17 @@ TEMPLATES: dict[str, Templates] = {
 }
 
 
+class AtOnce(NamedTuple):
+    """How much goes through the model together: members in training, rows in decoding, tokens in a pass without gradients.
+
+    The defaults are where CPUs are busy; more of each gains little.
+    """
+
+    members: int = 8
+    rows: int = 64
+    tokens: int = 8192
+
+
 class ModelSettings(Section):
     """The frozen base, and how it is run."""
 
@@ -71,7 +86,8 @@ class ModelSettings(Section):
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="dtype of the base and the computation (adapters' masters stay fp32); auto: bf16 where the device has "
-        "matrix units for it (CUDA, x86 with AMX), else fp32",
+        "matrix units for it (CUDA, x86 with AMX) and a short measurement finds it at least 1.1 times as fast, or where fp32 "
+        "does not fit; else fp32",
     )
     device: str = Field("auto", description="auto: cuda where present, else cpu")
     targets: str = Field(
@@ -80,13 +96,27 @@ class ModelSettings(Section):
         "layers only (all-linear@4: without the first four, paper@-2: in the last two); auto: all-linear, and for the "
         "embedded base its feed-forward matrices, where new facts interfere least",
     )
-    members_at_once: int = Field(
-        8,
-        ge=1,
-        description="adapters trained in one set of tensor operations; on a CPU up to 4 such sets run on threads of their own",
+    memory_gib: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto",
+        description="memory the run plans with, in GiB; auto: 0.9 of a GPU's free memory, half of the RAM available to a CPU",
+    )
+    members_at_once: Count = Field(
+        "auto",
+        description="adapters trained in one set of tensor operations; on a CPU up to 4 such sets run on threads of their own; "
+        "auto: what fits into the memory, at most 8 on a CPU",
+    )
+    rows_at_once: Count = Field("auto", description="texts written in one batch; auto: what fits, at most 64")
+    tokens_at_once: Count = Field(
+        "auto", description="tokens in one pass that only scores; auto: what fits, at most 8192"
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the checkpoint")
     allow_pickle: bool = Field(False, description="load pickled weights where there is no safetensors file")
+
+    @property
+    def at_once(self) -> AtOnce:
+        """What goes through the model together; what is still "auto" counts as `AtOnce`'s default."""
+        asked = (self.members_at_once, self.rows_at_once, self.tokens_at_once)
+        return AtOnce(*(d if n == "auto" else n for n, d in zip(asked, AtOnce(), strict=True)))
 
 
 class TaskSettings(Section):
@@ -233,6 +263,10 @@ class Settings(Section):
             name = "world" if self.model.path == "embedded" else "general"
         return TEMPLATES[name]
 
+    def on_machine(self, **values: Any) -> Settings:
+        """These settings with some of `MACHINE_FIELDS` resolved."""
+        return self.model_copy(update={"model": self.model.model_copy(update=values)})
+
     def sha256(self) -> str:
         """Hash of the settings; the same hash means the same plan."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
@@ -243,7 +277,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The published recipe (arXiv 2506.10943, section 4.2 and appendix) for a 1-7B model on one GPU.
     "paper": {
         "rounds": 2,
-        "model": {"dtype": "bf16", "targets": "paper", "members_at_once": 8},
+        "model": {"dtype": "bf16", "targets": "paper"},
         "tasks": {"per_round": 50, "evaluation": 200},
         "edits": {"per_task": 5, "max_new_tokens": 1024, "temperature": 1.0, "top_p": 0.95, "max_lines": 200},
         "inner": {"steps": 100, "batch_size": 1, "lr": 1e-3, "rank": 32, "alpha": 64.0, "seeds": 3},

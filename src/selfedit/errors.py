@@ -23,6 +23,10 @@ class UpdateError(SelfEditError, ValueError):
     """An update can't be trained on; the message names the member and the field."""
 
 
+class OutOfMemoryError(SelfEditError, MemoryError):
+    """Not even one member fits into the memory of its device."""
+
+
 class RunError(SelfEditError, RuntimeError):
     """A run directory is in use, of other settings, or damaged."""
 

@@ -21,10 +21,12 @@ from typing import IO, Any
 
 import tomli_w
 
-from .config import Settings, differing_fields
+from .config import MACHINE_FIELDS, Settings, differing_fields
 from .errors import DiskError, RunError
 
 OnEvent = Callable[[str, dict[str, Any]], None]
+# Settings -> the same with nothing left to this machine to decide, and why it was decided so, in words.
+Resolve = Callable[[Settings], tuple[Settings, str]]
 
 _SCHEMA = """
 create table if not exists chunks (
@@ -51,6 +53,11 @@ create view if not exists decisions as
     select c.round, c.data ->> 'verdict' as verdict, c.data ->> 'reasons' as reasons, c.data ->> 'guards' as guards
     from chunks c where c.stage = 'settle';
 """
+
+
+def as_asked(settings: Settings) -> tuple[Settings, str]:
+    """Nothing to resolve."""
+    return settings, ""
 
 
 def ignore_event(kind: str, data: dict[str, Any]) -> None:
@@ -112,6 +119,16 @@ class Run:
         result: dict[str, Any] = json.loads(data)
         return result
 
+    @property
+    def why(self) -> str:
+        """Why "auto" became what it is in this run's settings."""
+        row = self._db.execute("select value from meta where name = 'why'").fetchone()
+        return "" if row is None else str(row[0])
+
+    @why.setter
+    def why(self, text: str) -> None:
+        self._db.execute("insert or replace into meta values ('why', ?)", (text,))
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._db.execute("begin immediate")
@@ -138,8 +155,12 @@ def round_seconds(seconds: float) -> float:
 
 
 @contextmanager
-def open_run(directory: Path, settings: Settings, on_event: OnEvent = ignore_event) -> Iterator[Run]:
+def open_run(
+    directory: Path, settings: Settings, on_event: OnEvent = ignore_event, resolve: Resolve = as_asked
+) -> Iterator[Run]:
     """Open (or create) a run directory under a lock that dies with the process.
+
+    A new run's settings are resolved, once; a run that goes on has what it resolved then, whatever the machine is like now.
 
     Raises `RunError` if another process has it or it holds other settings (naming the fields), `DiskError` if it can't be
     written.
@@ -156,12 +177,12 @@ def open_run(directory: Path, settings: Settings, on_event: OnEvent = ignore_eve
             raise RunError(
                 f"{directory}: another process is running it; wait for it, or choose another --out"
             ) from None
-        _check_settings(directory, settings)
         try:
             run = Run(directory, settings, on_event, lock)
         except sqlite3.Error as error:
             raise RunError(f"{directory}/journal.db: {error}; move it away to start the run anew") from None
         try:
+            _settle(run, resolve)
             yield run
         except OSError as error:
             if isinstance(error, DiskError) or error.errno is None:
@@ -171,19 +192,22 @@ def open_run(directory: Path, settings: Settings, on_event: OnEvent = ignore_eve
             run.close()
 
 
-def _check_settings(directory: Path, settings: Settings) -> None:
-    """Write the settings of a new run; refuse a directory that holds others."""
-    file = directory / "config.toml"
-    mine = settings.model_dump(mode="json")
+def _settle(run: Run, resolve: Resolve) -> None:
+    """Resolve and write the settings of a new run; take those of an old one, and refuse a directory that holds others."""
+    file = run.directory / "config.toml"
     if not file.exists():
-        write_atomically(file, tomli_w.dumps(mine))
+        run.settings, run.why = resolve(run.settings)
+        write_atomically(file, tomli_w.dumps(run.settings.model_dump(mode="json")))
         return
     try:
         theirs = tomllib.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         raise RunError(f"{file}: damaged; move the directory away to start the run anew") from None
-    if fields := differing_fields(theirs, mine):
-        raise RunError(f"{directory}: holds a run of other settings ({', '.join(fields)}); choose another --out")
+    asked = run.settings.model_dump(mode="json")["model"]
+    known = {name: theirs.get("model", {}).get(name, "auto") for name in MACHINE_FIELDS if asked[name] == "auto"}
+    run.settings = run.settings.on_machine(**known)
+    if fields := differing_fields(theirs, run.settings.model_dump(mode="json")):
+        raise RunError(f"{run.directory}: holds a run of other settings ({', '.join(fields)}); choose another --out")
 
 
 def write_atomically(file: Path, text: str) -> None:

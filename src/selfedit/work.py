@@ -38,6 +38,23 @@ class Work:
         self.run, self.engine, self.style_of = run, engine, style_of
         self.settings: Settings = run.settings
         self.rewarder = Rewarder(engine, self.settings)
+        self._follow_memory()
+
+    def _follow_memory(self) -> None:
+        """Journal every time that memory runs out, and go on with the members that an earlier process was left with.
+
+        The note is committed before the chunk that ran out is computed again, and chunks keep the sizes that were planned: a
+        run killed at any moment repeats that chunk with the same members as one that went on.
+        """
+
+        def tell(members: int, reason: str) -> None:
+            self.run.once(f"memory/{members}", lambda: {"members_at_once": members, "reason": reason})
+            text = f"memory ran out ({reason}); from here on {members} adapters train at once"
+            self.run.emit("warning", text=text, members_at_once=members)
+
+        planned = self.settings.model.at_once.members
+        left = next((n for n in range(1, planned) if self.run.done(f"memory/{n}")), planned)
+        self.engine.limit_members(left, tell)
 
     def policy(self, adapter: Adapter | None) -> TextPolicy:
         """The text policy with these weights."""
@@ -96,7 +113,7 @@ class Work:
     ) -> list[Outcome]:
         """Every trial's outcome; ``before[i]`` belongs to trial i."""
         outcomes: list[Outcome] = []
-        size = COHORTS_PER_CHUNK * self.settings.model.members_at_once
+        size = COHORTS_PER_CHUNK * self.settings.model.at_once.members
         for start in range(0, len(trials), size):
             part = slice(start, start + size)
 

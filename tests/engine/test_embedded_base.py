@@ -13,7 +13,7 @@ from selfedit.engine.lora import initial_adapter
 from selfedit.engine.reference import distance, peft_fit
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.evaluation.card import hits, known_questions, reading_probes
-from selfedit.evaluation.experiment import EMBEDDED, load_engine
+from selfedit.evaluation.machine import EMBEDDED, load_engine
 from selfedit.rewards.outcomes import Rewarder, parse_edit
 from selfedit.tasks.world.source import draw_tasks
 from selfedit.tasks.world.tokenizer import build_tokenizer

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from made_updates import prompts, sequence, strong
 from test_decode import generated, strong_bank
 
-from selfedit.engine import score as score_module
 from selfedit.engine.lora import initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import UpdateError
@@ -50,12 +50,11 @@ def test_every_member_scores_its_own_answers_as_greedy(llama: TorchEngine) -> No
     assert not all(one.greedy for row in llama.score(None, completions) for one in row)
 
 
-def test_scores_do_not_depend_on_how_they_are_cut(llama: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_do_not_depend_on_how_they_are_cut(llama: TorchEngine, checkpoints: dict[str, Path]) -> None:
     bank = strong_bank(llama, 3)
     pairs = [[(p[:2], p[2:]) for p in prompts(k, (9, 5, 14)[: k + 1])] for k in range(3)]
     whole = llama.score(bank, pairs)
-    monkeypatch.setattr(score_module, "_TOKENS", 12)
-    cut = llama.score(bank, pairs)
+    cut = TorchEngine.load(str(checkpoints["llama"]), device="cpu", tokens_at_once=12).score(bank, pairs)
     for row, other_row in zip(whole, cut, strict=True):
         for one, other in zip(row, other_row, strict=True):
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)

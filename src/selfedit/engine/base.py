@@ -147,6 +147,14 @@ class Engine(Protocol):
         """The updates of a `fit`, not begun yet, for a caller that wants to stop on the way."""
         ...
 
+    def limit_members(self, members: int, tell: Callable[[int, str], None] | None = None) -> None:
+        """Train at most so many members at once from now on.
+
+        Where memory runs out in `fit`, the engine halves their number for good, calls ``tell(members, reason)`` and trains all
+        updates of that call again; a call's numbers are those of one number of members, whatever happened before.
+        """
+        ...
+
     def bank(self, adapters: Sequence[Adapter]) -> AdapterBank:
         """Adapters kept elsewhere, as a bank to ask."""
         ...

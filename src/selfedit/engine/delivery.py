@@ -15,7 +15,12 @@ from .workers import Steps, on_workers
 
 
 def shifts(
-    bodies: Sequence[Body], shared: Views, bank: Bank, updates: Sequence[Update], members_at_once: int
+    bodies: Sequence[Body],
+    shared: Views,
+    bank: Bank,
+    updates: Sequence[Update],
+    members_at_once: int,
+    tokens_at_once: int,
 ) -> list[float]:
     """Each member's largest absolute change of a target's log-probability (nats), over its shortest training sequence.
 
@@ -28,8 +33,8 @@ def shifts(
     def probe(body: Body, members: range) -> Steps:
         sequences = [[s] if k in members and k not in bank.failed else [] for k, s in enumerate(shortest)]
         with Beside(body.model, shared, [target.path for target in bank.layout.targets]) as place:
-            without = token_logprobs(body, place, None, sequences)  # first: the members stay bound
-            beside = token_logprobs(body, place, bank, sequences)
+            without = token_logprobs(body, place, None, sequences, tokens_at_once)  # first: the members stay bound
+            beside = token_logprobs(body, place, bank, sequences, tokens_at_once)
         for k in members:
             for ours, bare in zip(beside[k], without[k], strict=True):
                 found[k] = float((torch.tensor(ours.logprobs) - torch.tensor(bare.logprobs)).abs().max())

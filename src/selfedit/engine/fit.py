@@ -127,10 +127,10 @@ class Training:
             on_workers(self._bodies, cohorts(moving, self._members_at_once), train)
         return self.bank
 
-    def shifts(self) -> list[float]:
+    def shifts(self, tokens_at_once: int) -> list[float]:
         """How far each member moves the outputs (`delivery.shifts`)."""
         updates = [member.update for member in self._members]
-        return shifts(self._bodies, self._shared, self.bank, updates, self._members_at_once)
+        return shifts(self._bodies, self._shared, self.bank, updates, self._members_at_once, tokens_at_once)
 
 
 def cohorts(members: Sequence[Member], members_at_once: int) -> list[list[list[Member]]]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..errors import ModelError
+from ..errors import ModelError, SettingsError
 from .attention import register as attention_for_cpus
 from .body import refuse_meta
 
@@ -22,20 +22,30 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenize
 
 
 def choose_device(device: str) -> torch.device:
-    """``auto`` is CUDA where present, else the CPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    """``auto`` is CUDA where present, else the CPU.
+
+    Raises:
+        SettingsError: CUDA is asked for and absent.
+    """
+    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("model.device: there is no CUDA device here; set it to 'cpu' or 'auto'")
+    return chosen
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether the device has matrix units for bf16 (in software it is slower than fp32)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    ask = getattr(torch.cpu, "get_capabilities", None)  # newer torch only
+    return bool(ask and ask().get("amx_bf16"))
 
 
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """``auto`` is bf16 where the device has matrix units for it, else fp32 (bf16 in software is slower than fp32)."""
-    if dtype != "auto":
-        return DTYPES[dtype]
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        ask = getattr(torch.cpu, "get_capabilities", None)  # newer torch only
-        fast = bool(ask and ask().get("amx_bf16"))
-    return torch.bfloat16 if fast else torch.float32
+    """``auto`` is bf16 where the device has matrix units for it, else fp32."""
+    if dtype == "auto":
+        dtype = "bf16" if has_bf16_units(device) else "fp32"
+    return DTYPES[dtype]
 
 
 def _check_directory(path: Path, allow_pickle: bool) -> None:
@@ -74,6 +84,37 @@ def _progress_for_long_loads(source: str) -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+def _check_source(source: str, allow_pickle: bool) -> None:
+    """Refuse what is neither a model's directory nor a hub id."""
+    if Path(source).is_dir():
+        _check_directory(Path(source), allow_pickle)
+    elif Path(source).exists() or source.startswith((".", "/", "~")):
+        raise ModelError(
+            f"{source}: no such directory; name one in the Hugging Face format, or a hub id like 'org/name'"
+        )
+
+
+def _unloadable(source: str, error: Exception) -> ModelError:
+    """A damaged checkpoint can raise anything, down to its parsers' own errors."""
+    reason = " ".join(str(error).split())[:400]
+    return ModelError(f"{source}: can't be loaded as a causal language model ({reason}); check the name")
+
+
+def load_outline(source: str, *, trust_remote_code: bool, allow_pickle: bool) -> PreTrainedModel:
+    """The model's modules without its weights (on the meta device): what its shape says, at the cost of its config.json.
+
+    Raises:
+        ModelError: it can't be read.
+    """
+    _check_source(source, allow_pickle)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise _unloadable(source, error) from error
+
+
 def load_model(
     source: str, *, dtype: Dtype, device: torch.device, trust_remote_code: bool, allow_pickle: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -82,12 +123,7 @@ def load_model(
     Raises:
         ModelError: it can't be loaded, is incomplete, or has no tokenizer or end-of-text token.
     """
-    if Path(source).is_dir():
-        _check_directory(Path(source), allow_pickle)
-    elif Path(source).exists() or source.startswith((".", "/", "~")):
-        raise ModelError(
-            f"{source}: no such directory; name one in the Hugging Face format, or a hub id like 'org/name'"
-        )
+    _check_source(source, allow_pickle)
     # None: the fused one where the model has it (attention with soft-capping has none).
     attention = None if device.type == "cuda" else attention_for_cpus()
     try:
@@ -107,9 +143,8 @@ def load_model(
                 if error.args != (attention,):
                     raise
                 model, info = load()
-    except Exception as error:  # a damaged checkpoint can raise anything, down to its parsers' own errors
-        reason = " ".join(str(error).split())[:400]
-        raise ModelError(f"{source}: can't be loaded as a causal language model ({reason}); check the name") from error
+    except Exception as error:
+        raise _unloadable(source, error) from error
     if info["missing_keys"] or info["mismatched_keys"]:
         lost = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
         raise ModelError(

@@ -14,8 +14,8 @@ from .body import Body
 from .lora import Bank
 from .packing import Packed, pack
 
-# Bounds of one forward: tokens through the model, and fp32 logits (numbers) kept at once.
-_TOKENS, _LOGITS = 8192, 1 << 26
+# Of one forward, for each token that may go through the model: fp32 logits (numbers) kept at once.
+LOGITS_A_TOKEN = 8192
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class _Job:
     sequence: TrainSequence
 
 
-def _chunks(jobs: Sequence[_Job], vocabulary: int) -> Iterator[list[_Job]]:
-    """Jobs in their order, cut so that one forward stays within its bounds."""
+def _chunks(jobs: Sequence[_Job], vocabulary: int, tokens_at_once: int) -> Iterator[list[_Job]]:
+    """Jobs in their order, cut so that one forward stays within its bounds (a longer job is one of its own)."""
     chunk: list[_Job] = []
     tokens = targets = 0
     for job in jobs:
         tokens += len(job.sequence.ids)
         targets += job.sequence.n_targets
-        if chunk and (tokens > _TOKENS or targets * vocabulary > _LOGITS):
+        if chunk and (tokens > tokens_at_once or targets * vocabulary > tokens_at_once * LOGITS_A_TOKEN):
             yield chunk
             chunk, tokens, targets = [], len(job.sequence.ids), job.sequence.n_targets
         chunk.append(job)
@@ -60,12 +60,19 @@ def _pack_chunk(body: Body, place: Beside, bank: Bank | None, chunk: Sequence[_J
 
 @torch.no_grad()
 def token_logprobs(
-    body: Body, place: Beside, bank: Bank | None, sequences: Sequence[Sequence[TrainSequence]]
+    body: Body,
+    place: Beside,
+    bank: Bank | None,
+    sequences: Sequence[Sequence[TrainSequence]],
+    tokens_at_once: int,
 ) -> list[list[ScoredTokens]]:
-    """Every sequence's target tokens under member k for ``sequences[k]``, inside ``with place``; all need a target."""
+    """Every sequence's target tokens under member k for ``sequences[k]``, inside ``with place``; all need a target.
+
+    ``tokens_at_once`` bounds one forward.
+    """
     found: dict[tuple[int, int], ScoredTokens] = {}
     jobs = [_Job(k, i, sequence) for k, row in enumerate(sequences) for i, sequence in enumerate(row)]
-    for chunk in _chunks(jobs, body.vocabulary):
+    for chunk in _chunks(jobs, body.vocabulary, tokens_at_once):
         packed, order = _pack_chunk(body, place, bank, chunk)
         logits = body.logits(body.packed_hidden(packed))
         logprobs = torch.log_softmax(logits, -1).gather(-1, packed.targets[:, None])[:, 0]
@@ -77,10 +84,10 @@ def token_logprobs(
 
 
 @torch.no_grad()
-def mean_kl(body: Body, mounted: Beside, sequences: Sequence[TrainSequence]) -> float:
+def mean_kl(body: Body, mounted: Beside, sequences: Sequence[TrainSequence], tokens_at_once: int) -> float:
     """Mean over all target tokens of KL(mounted || bare), in nats; ``mounted`` is entered here, chunk by chunk."""
     total, n = 0.0, 0
-    for chunk in _chunks([_Job(0, i, s) for i, s in enumerate(sequences)], 3 * body.vocabulary):
+    for chunk in _chunks([_Job(0, i, s) for i, s in enumerate(sequences)], 3 * body.vocabulary, tokens_at_once):
         packed = pack([[job.sequence for job in chunk]], body.half_cost, body.device)
 
         def log_p(packed: Packed = packed) -> Tensor:

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import ModelError, SettingsError, UpdateError
+from ..errors import ModelError, OutOfMemoryError, SettingsError, UpdateError
 from ..types import Completion, TrainSequence, Update
 from .base import Adapter, AdapterBank, Ids
 from .beside import Beside, Views, shared_views
@@ -19,6 +19,7 @@ from .decode import Choose, Row, decode, greedy, make_row, sampler
 from .fit import Training, check, check_sequences
 from .loading import Dtype, choose_device, load_model
 from .lora import Bank, LoraAdapter
+from .memory import ran_out
 from .merging import merge
 from .score import ScoredTokens, mean_kl, token_logprobs
 from .targets import find_layout, warn_of_strange
@@ -35,22 +36,26 @@ class TorchEngine:
         name: str = "",
         members_at_once: int = 16,
         rows_at_once: int = 64,
+        tokens_at_once: int = 8192,
         targets: str | Sequence[str] = "all-linear",
     ) -> None:
         """Take over a loaded model (it is frozen and put into eval mode). `load` is the usual way in.
 
         Raises:
             ModelError: no module matches ``targets``, or the architecture is unknown to this engine.
-            SettingsError: ``members_at_once`` or ``rows_at_once`` is less than 1.
+            SettingsError: ``members_at_once``, ``rows_at_once`` or ``tokens_at_once`` is less than 1.
         """
-        if members_at_once < 1 or rows_at_once < 1:
-            raise SettingsError("members_at_once and rows_at_once must be at least 1")
+        if min(members_at_once, rows_at_once, tokens_at_once) < 1:
+            raise SettingsError("members_at_once, rows_at_once and tokens_at_once must be at least 1")
         self._body = Body(model, name)
         self._bodies = [self._body]
         self._tokenizer = tokenizer
         self._layout = find_layout(model, targets, name)
         warn_of_strange(model, self._layout)
         self._members_at_once, self._rows_at_once = members_at_once, rows_at_once
+        self._tokens_at_once = tokens_at_once
+        self._planned_members = members_at_once
+        self._tell: Callable[[int, str], None] | None = None
         self._mounted: LoraAdapter | None = None
         self._shared: Views = {}
         ends = getattr(model.generation_config, "eos_token_id", None) or []
@@ -66,6 +71,7 @@ class TorchEngine:
         allow_pickle: bool = False,
         members_at_once: int = 16,
         rows_at_once: int = 64,
+        tokens_at_once: int = 8192,
         device: str = "auto",
         targets: str | Sequence[str] = "all-linear",
     ) -> TorchEngine:
@@ -82,7 +88,13 @@ class TorchEngine:
             allow_pickle=allow_pickle,
         )
         return cls(
-            model, tokenizer, name=source, members_at_once=members_at_once, rows_at_once=rows_at_once, targets=targets
+            model,
+            tokenizer,
+            name=source,
+            members_at_once=members_at_once,
+            rows_at_once=rows_at_once,
+            tokens_at_once=tokens_at_once,
+            targets=targets,
         )
 
     @property
@@ -249,7 +261,8 @@ class TorchEngine:
         """
         layout = self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
         return Training(
-            self._replicas(max(1, -(-len(updates) // self._members_at_once))),
+            # As many workers as before a halving: more of them would take what fewer members freed.
+            self._replicas(max(1, -(-len(updates) // self._planned_members))),
             self._shared,
             layout,
             updates,
@@ -268,12 +281,48 @@ class TorchEngine:
         """Train every update from its own seed's initial adapter (or ``init``); members never see each other.
 
         ``on_step(done, total)`` counts the members' optimiser steps. Afterwards ``bank.shift`` says what reached the outputs;
-        otherwise as `training`.
+        otherwise as `training`. Where memory runs out, all of ``updates`` are trained again by half as many members at once
+        (`limit_members`).
+
+        Raises:
+            UpdateError: an update can't be trained on; nothing was trained then.
+            OutOfMemoryError: a single member does not fit.
         """
-        training = self.training(updates, init, targets=targets)
-        bank = training.run(on_step=on_step)
-        bank.shift = training.shifts()
-        return bank
+        while True:
+            try:
+                training = self.training(updates, init, targets=targets)
+                bank = training.run(on_step=on_step)
+                bank.shift = training.shifts(self._tokens_at_once)
+                return bank
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
+                reason = " ".join(str(error).split())[:200]
+            # Outside of the handler: the error held the frames, and they all that had been allocated.
+            self._halve(min(self._members_at_once, len(updates)), reason)
+
+    def limit_members(self, members: int, tell: Callable[[int, str], None] | None = None) -> None:
+        """Train at most so many members at once from now on; ``tell(members, reason)`` hears of fewer, if memory runs out.
+
+        Raises:
+            SettingsError: ``members`` is less than 1.
+        """
+        if members < 1:
+            raise SettingsError(f"members_at_once is {members}; it must be at least 1")
+        self._members_at_once, self._tell = members, tell
+
+    def _halve(self, trained: int, reason: str) -> None:
+        """Half of those that trained together when memory ran out."""
+        if trained == 1:
+            raise OutOfMemoryError(
+                f"one member alone needs more memory than there is ({reason}); train on smaller batches or shorter sequences "
+                "(inner.batch_size, algorithm.batch_size, edits.max_new_tokens), at a lower rank, or with model.dtype = 'bf16'"
+            )
+        self._members_at_once = trained // 2
+        if self._body.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self._tell is not None:
+            self._tell(self._members_at_once, reason)
 
     def bank(self, adapters: Sequence[Adapter]) -> Bank:
         """Adapters kept elsewhere, as a bank to ask.
@@ -299,7 +348,7 @@ class TorchEngine:
             sequences.append([TrainSequence((*p, *c), (False,) * len(p) + (True,) * len(c)) for p, c in row])
         self._check([sequence for row in sequences for sequence in row])
         with self._beside(self._paths(mine)) as place:
-            return token_logprobs(self._body, place, mine, sequences)
+            return token_logprobs(self._body, place, mine, sequences, self._tokens_at_once)
 
     def sequence_loss(self, sequences: Sequence[TrainSequence]) -> list[float]:
         """Mean loss per target token of each sequence under the mounted model (perplexity is exp of it).
@@ -309,7 +358,7 @@ class TorchEngine:
         """
         self._check(sequences)
         with self._beside([]) as place:
-            (scored,) = token_logprobs(self._body, place, None, [sequences])
+            (scored,) = token_logprobs(self._body, place, None, [sequences], self._tokens_at_once)
         return [-sum(s.logprobs) / len(s.logprobs) for s in scored]
 
     def token_kl(self, sequences: Sequence[TrainSequence]) -> float:
@@ -321,7 +370,7 @@ class TorchEngine:
         if not sequences:
             raise UpdateError("no sequences to measure KL on; give at least one")
         self._check(sequences)
-        return mean_kl(self._body, self._beside([]), sequences)
+        return mean_kl(self._body, self._beside([]), sequences, self._tokens_at_once)
 
     def base_sha256(self) -> str:
         """Hash of the base's live tensors."""

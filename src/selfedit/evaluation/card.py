@@ -110,7 +110,7 @@ def measure(model: str = "embedded", n: int = 200, on_event: OnEvent | None = No
 
     Test-split names are used: the base was chosen on development names (`train.reading_accuracy`).
     """
-    from .experiment import load_engine
+    from .machine import load_engine
 
     emit = on_event or ignore_event
     engine = load_engine(make_settings({"model": {"path": model, "dtype": "fp32"}}))

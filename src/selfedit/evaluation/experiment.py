@@ -20,34 +20,8 @@ from ..tasks.world.writing import style_of
 from ..types import Answer, Task
 from ..work import Work
 from .ladder import Ladder, Rung, by_kind, paired_rows, verbatim_share
+from .machine import Machine, at_hand, load_engine, resolve
 from .planning import measured_seconds, plan
-
-EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "base"
-
-
-def model_path(name: str) -> str:
-    """The checkpoint that a model setting names; ``embedded`` is the base that ships with the package."""
-    if name != "embedded":
-        return name
-    if not (EMBEDDED / "model.safetensors").exists():
-        raise ModelError(f"the embedded base is missing ({EMBEDDED}); reinstall selfedit, or set model.path")
-    return str(EMBEDDED)
-
-
-def load_engine(settings: Settings) -> Engine:
-    """The engine that these settings ask for."""
-    from ..engine.torch_engine import TorchEngine
-
-    model = settings.model
-    return TorchEngine.load(
-        model_path(model.path),
-        dtype=model.dtype,
-        trust_remote_code=model.trust_remote_code,
-        allow_pickle=model.allow_pickle,
-        members_at_once=model.members_at_once,
-        device=model.device,
-        targets=settings.targets,
-    )
 
 
 def load_source(settings: Settings) -> TaskSource:
@@ -65,9 +39,11 @@ def general_style(line: str) -> str:
 def dry_run(settings: Settings) -> dict[str, Any]:
     """The plan, with the tasks read and, for a model at hand, the seconds estimated. Raises what a run would at its start."""
     load_source(settings)
-    planned = plan(settings)
-    if settings.model.path == "embedded" or Path(settings.model.path).is_dir():
-        planned["estimated_seconds"] = measured_seconds(settings, load_engine(settings))
+    if not at_hand(settings):
+        return plan(settings)
+    settings, why = resolve(settings)
+    planned = plan(settings, Machine(settings).needs(), why)
+    planned["estimated_seconds"] = measured_seconds(settings, load_engine(settings))
     return planned
 
 
@@ -78,7 +54,7 @@ def run_experiment(settings: Settings, directory: Path, on_event: OnEvent = igno
     """
     from ..report.html import write_report
 
-    with open_run(directory, settings, on_event) as run:
+    with open_run(directory, settings, on_event, resolve) as run:
         finished = directory / "summary.json"
         if finished.exists():
             summary: dict[str, Any] = json.loads(finished.read_text())
@@ -92,7 +68,7 @@ def run_experiment(settings: Settings, directory: Path, on_event: OnEvent = igno
 
 def _run(run: Run) -> dict[str, Any]:
     settings = run.settings
-    run.emit("plan", **plan(settings))
+    run.emit("plan", **plan(settings, Machine(settings).needs(), run.why))
     source, engine = load_source(settings), load_engine(settings)
     before = run.once("base", lambda: {"sha256": engine.base_sha256()})["sha256"]
     if engine.base_sha256() != before:
@@ -107,6 +83,7 @@ def _run(run: Run) -> dict[str, Any]:
     summary = _summary(run, trained, rungs, engine, before)
     seconds = run.seconds()  # of every chunk, also those of a process that was killed
     summary["timing"] = {"total_seconds": round(sum(seconds.values()), 1), "stages": _stage_seconds(seconds)}
+    summary["timing"]["dtype"] = run.why or f"{settings.model.dtype}: as set"  # it may tell a measured speed
     return summary
 
 

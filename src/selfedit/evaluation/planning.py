@@ -15,8 +15,11 @@ from ..work import COHORTS_PER_CHUNK
 _LINE_TOKENS = 24
 
 
-def plan(settings: Settings) -> dict[str, Any]:
-    """What a run will do, and the arithmetic of it: ``{lines, inner_loops, estimated_seconds: None}``."""
+def plan(settings: Settings, memory: dict[str, Any] | None = None, why: str = "") -> dict[str, Any]:
+    """What a run will do, and the arithmetic of it: ``{lines, inner_loops, estimated_seconds: None, memory}``.
+
+    ``memory``: what `Machine.needs` says, where the model is at hand. ``why``: why its dtype was chosen.
+    """
     t, e, i = settings.tasks, settings.edits, settings.inner
     training = settings.rounds * t.per_round * e.per_task * i.seeds
     looks = (settings.rounds + 1) * t.dev
@@ -38,7 +41,8 @@ def plan(settings: Settings) -> dict[str, Any]:
         ladder += len(settings.ladder.passage_lr_factors) * t.dev
     total = training + looks + ladder
     lines = [
-        f"model      {settings.model.path} ({settings.model.dtype})",
+        f"model      {settings.model.path} ({why or settings.model.dtype})",
+        *(_memory_lines(memory) if memory else []),
         f"tasks      {t.source}; ladder on {t.evaluation} held-out tasks of split {t.split}",
         f"training   {settings.rounds} rounds x {t.per_round} tasks x {e.per_task} edits x {i.seeds} seed(s) "
         f"= {training} inner loops",
@@ -46,7 +50,36 @@ def plan(settings: Settings) -> dict[str, Any]:
         f"ladder     {', '.join(settings.ladder.rungs)} = {ladder} inner loops",
         f"total      {total} inner loops x {i.steps} steps x up to {i.batch_size} sequences, rank {i.rank}",
     ]
-    return {"lines": lines, "inner_loops": total, "estimated_seconds": None}
+    return {"lines": lines, "inner_loops": total, "estimated_seconds": None, "memory": memory}
+
+
+def _memory_lines(memory: dict[str, Any]) -> list[str]:
+    """The memory budget, what it is spent on, and what goes through the model at once."""
+    of = {name: f"{memory[name]:.2f}" for name in ("base", "training", "m_step", "scoring", "decoding")}
+    sets = f" in each of up to {memory['cohorts']} sets beside each other" if memory["cohorts"] > 1 else ""
+    lines = [
+        f"memory     {memory['budget']:g} GiB to plan with, {memory['peak']:.2f} needed: the base {of['base']}, and one of: "
+        f"inner loops {of['training']}, M-step {of['m_step']}, scoring {of['scoring']}, writing {of['decoding']}",
+        f"at once    {memory['members']} adapters in training{sets}, with up to {memory['step_tokens']} tokens each a step; "
+        f"{memory['rows']} texts being written; {memory['tokens']} tokens being scored",
+    ]
+    if memory["peak"] > memory["budget"]:
+        lines.append(
+            "too much   more memory than planned with: lower edits.max_new_tokens, inner.rank or algorithm.batch_size, "
+            "or take a smaller model"
+        )
+    return lines
+
+
+def made_up_updates(settings: Settings, engine: Engine, n: int, steps: int) -> list[Update]:
+    """Updates of the run's sizes, to take the time of."""
+    inner, rng = settings.inner, random.Random(0)
+    lines = [engine.encode("a") * _LINE_TOKENS for _ in range(inner.batch_size)]
+    sequences = tuple(TrainSequence(tuple(ids[:_LINE_TOKENS]), (True,) * _LINE_TOKENS) for ids in lines)
+    return [
+        Update(sequences, steps, inner.batch_size, inner.lr, inner.rank, inner.alpha, rng.randrange(1 << 31))
+        for _ in range(n)
+    ]
 
 
 def measured_seconds(settings: Settings, engine: Engine) -> float:
@@ -54,16 +87,10 @@ def measured_seconds(settings: Settings, engine: Engine) -> float:
 
     An estimate: writing edits, answering probes and longer passages come on top, edits shorter than the mean take less.
     """
-    inner, rng = settings.inner, random.Random(0)
-    n, steps = COHORTS_PER_CHUNK * settings.model.members_at_once, min(inner.steps, 3)
-    lines = [engine.encode("a") * _LINE_TOKENS for _ in range(inner.batch_size)]
-    sequences = tuple(TrainSequence(tuple(ids[:_LINE_TOKENS]), (True,) * _LINE_TOKENS) for ids in lines)
-    updates = [
-        Update(sequences, steps, inner.batch_size, inner.lr, inner.rank, inner.alpha, rng.randrange(1 << 31))
-        for _ in range(n)
-    ]
+    n, steps = COHORTS_PER_CHUNK * settings.model.at_once.members, min(settings.inner.steps, 3)
+    updates = made_up_updates(settings, engine, n, steps)
     engine.fit(updates[:1])  # first-use costs
     began = time.perf_counter()
     engine.fit(updates)
-    seconds_per_loop = (time.perf_counter() - began) / n * inner.steps / steps
+    seconds_per_loop = (time.perf_counter() - began) / n * settings.inner.steps / steps
     return round(seconds_per_loop * plan(settings)["inner_loops"], 1)

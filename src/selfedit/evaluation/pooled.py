@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config import differing_fields
+from ..config import MACHINE_FIELDS, differing_fields
 from ..errors import RunError
 from ..stats import bootstrap_seeds, ratio_seeds
 
 Summary = Mapping[str, Any]
+# Seeds may have met another machine, or another hour of it.
+_MAY_DIFFER = ("seed", *(f"model.{name}" for name in MACHINE_FIELDS))
 _KEPT = ("seed", "ladder", "paired", "by_kind", "rounds", "verbatim_share", "settings_sha256", "timing")
 
 
@@ -25,7 +27,7 @@ def pool(summaries: Sequence[Summary]) -> dict[str, Any]:
     if len(set(seeds)) < len(seeds):
         raise RunError(f"a seed comes twice ({', '.join(map(str, seeds))}); pool runs of different seeds")
     for other in summaries[1:]:
-        fields = [f for f in differing_fields(first["settings"], other["settings"]) if f != "seed"]
+        fields = [f for f in differing_fields(first["settings"], other["settings"]) if f not in _MAY_DIFFER]
         fields += [f for f in ("base_sha256_before",) if first[f] != other[f]]
         if fields:
             raise RunError(f"seeds {seeds[0]} and {other['seed']} differ in {', '.join(fields)}: not one experiment")
@@ -37,8 +39,14 @@ def pool(summaries: Sequence[Summary]) -> dict[str, Any]:
         "settings": {k: v for k, v in first["settings"].items() if k != "seed"},
         "base_sha256": first["base_sha256_before"],
         "selfedit_version": first["selfedit_version"],
-        "notes": sorted({note for summary in summaries for note in summary["notes"]}),
+        "notes": sorted({note for summary in summaries for note in summary["notes"]}) + _machine_notes(summaries),
     }
+
+
+def _machine_notes(summaries: Sequence[Summary]) -> list[str]:
+    """What to know where the seeds were not computed alike."""
+    used = {name: sorted({str(s["settings"]["model"][name]) for s in summaries}) for name in ("dtype", "device")}
+    return [f"The seeds were computed in different ways ({name}: {', '.join(u)})." for name, u in used.items() if u[1:]]
 
 
 def _pooled_rung(summaries: Sequence[Summary], row: Mapping[str, Any]) -> dict[str, Any]:

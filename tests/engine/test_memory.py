@@ -1,0 +1,226 @@
+"""The cost model against what torch allocates, and the plan that follows from it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from made_updates import sequence, update
+from torch.profiler import ProfilerActivity, profile
+
+from selfedit.config import AtOnce
+from selfedit.engine import memory
+from selfedit.engine.beside import Beside
+from selfedit.engine.fit import Cohort
+from selfedit.engine.loading import DTYPES, load_outline
+from selfedit.engine.memory import GIB, Costs, Load, adapter_size, fitting, most_useful, split
+from selfedit.engine.reference import distance
+from selfedit.engine.torch_engine import TorchEngine
+from selfedit.errors import OutOfMemoryError, SettingsError
+from selfedit.evaluation.machine import EMBEDDED
+from selfedit.types import Update
+
+RANK, LENGTH = 8, 40
+
+
+def peak(work: Callable[[], object]) -> int:
+    """The most bytes that torch held for ``work`` at any time."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    events = [(e.start_ns(), e.nbytes()) for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = most = 0
+    for _, size in sorted(events, key=lambda event: event[0]):
+        held += size
+        most = max(most, held)
+    return most
+
+
+def within_a_factor_of_2(predicted: int, measured: int) -> bool:
+    return measured / 2 <= predicted <= 2 * measured
+
+
+@pytest.fixture(params=["embedded fp32", "embedded bf16", "llama fp32", "gpt2 fp32", "qwen2 bf16"])
+def measured(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> tuple[TorchEngine, Costs]:
+    name, dtype = request.param.split()
+    path = EMBEDDED if name == "embedded" else checkpoints[name]
+    engine = TorchEngine.load(str(path), device="cpu", dtype=dtype)
+    outline = load_outline(str(path), trust_remote_code=False, allow_pickle=False)
+    return engine, Costs.of(outline, DTYPES[dtype], torch.device("cpu"))
+
+
+def test_the_outline_costs_what_the_loaded_model_does(measured: tuple[TorchEngine, Costs]) -> None:
+    engine, costs = measured
+    assert costs == Costs.of(engine.model, engine.model.dtype, torch.device("cpu"))
+    held = sum(t.numel() * t.itemsize for t in [*engine.model.parameters(), *engine.model.buffers()])
+    assert costs.base == pytest.approx(held, rel=0.01)
+
+
+@pytest.mark.parametrize("members", [1, 6])
+def test_training_takes_what_is_predicted(measured: tuple[TorchEngine, Costs], members: int) -> None:
+    engine, costs = measured
+    rng = random.Random(0)
+    sequences = tuple(sequence(rng, LENGTH) for _ in range(4))
+    updates = [Update(sequences, 2, 4, 1e-3, RANK, 16.0, seed) for seed in range(members)]
+    size = adapter_size(engine.model, "all-linear", RANK)
+    load = Load(LENGTH, 4 * LENGTH, size, cohorts=1, banks=1, m_step=4 * LENGTH, policy=size)
+    engine.fit(updates[:1])
+    used = peak(lambda: engine.fit(updates))
+    assert within_a_factor_of_2(split(costs, load, AtOnce(members=members)).training, used)
+    assert members > 1 or within_a_factor_of_2(split(costs, load, AtOnce()).m_step, used)
+
+
+def test_members_take_what_is_predicted_where_tokens_are_few(measured: tuple[TorchEngine, Costs]) -> None:
+    engine, costs = measured
+    updates = [Update((sequence(random.Random(0), 4),), 2, 1, 1e-3, 32, 16.0, seed) for seed in range(4)]
+    size = adapter_size(engine.model, "all-linear", 32)
+    load = Load(4, 4, size, cohorts=1, banks=1, m_step=4, policy=size)
+    predicted = split(costs, load, AtOnce(members=4)).training
+    assert 4 * costs.member(size) > predicted / 2
+    assert within_a_factor_of_2(predicted, peak(lambda: engine.fit(updates)))
+
+
+def test_scoring_and_decoding_take_what_is_predicted(measured: tuple[TorchEngine, Costs]) -> None:
+    engine, costs = measured
+    prompts = [[4 + (7 * i + t) % 250 for t in range(LENGTH)] for i in range(48)]
+    load = Load(LENGTH, LENGTH, 1, cohorts=1, banks=1, m_step=1, policy=1)
+    parts = split(costs, load, AtOnce(rows=48, tokens=48 * LENGTH))
+    pairs = [(prompt[:2], prompt[2:]) for prompt in prompts]
+    assert within_a_factor_of_2(parts.scoring, peak(lambda: engine.score(None, [pairs])))
+
+    def write() -> None:
+        engine.sample(prompts, list(range(48)), max_new_tokens=LENGTH, temperature=1.0, top_p=0.95)
+
+    assert within_a_factor_of_2(parts.decoding, peak(write))
+
+
+BIG = Costs(
+    weights=7_600_000_000,
+    linear=2_523_136,
+    widest=18_944,
+    width=3584,
+    layers=28,
+    heads=28,
+    cached=28_672,
+    vocabulary=152_064,
+    number=2,
+    keeps_scores=False,
+)
+PAPER = Load(sequence=1024, step=1024, adapter=10_000_000, cohorts=1, banks=4, m_step=20_480, policy=160_000_000)
+
+
+def test_what_fits_grows_with_the_memory_and_stays_within_it() -> None:
+    before = AtOnce(0, 0, 0)
+    for gib in (16, 24, 40, 72, 140):
+        at_once = fitting(BIG, PAPER, gib * GIB, AtOnce(members=64))
+        assert all(a >= b for a, b in zip(at_once, before, strict=True))
+        before = at_once
+        parts = split(BIG, PAPER, at_once)
+        if at_once.members > 1:
+            assert parts.base + parts.training <= gib * GIB
+    assert 4 <= fitting(BIG, PAPER, 72 * GIB, AtOnce(members=64)).members <= 12  # a 7B model on an 80 GB GPU
+    assert fitting(BIG, PAPER, 14 * GIB, AtOnce()) == AtOnce(1, 1, 1)  # not even the base
+
+
+def test_a_cpu_is_busy_with_eight_members_and_a_gpu_wants_more_where_they_are_small() -> None:
+    assert most_useful(torch.device("cpu"), 100) == AtOnce() == AtOnce(8, 64, 8192)
+    assert most_useful(torch.device("cuda"), 352).members == 46
+    assert most_useful(torch.device("cuda"), 10).members == 64
+    assert most_useful(torch.device("cuda"), 8192).members == 8
+
+
+def test_the_ram_is_what_the_system_says_and_at_most_the_containers(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    3000 kB\n")
+    assert memory._available_ram(tmp_path) == 3000 * 1024
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
+    assert memory._available_ram(tmp_path) == 3000 * 1024
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("2048000\n")
+    assert memory._available_ram(tmp_path) == 2048000
+    (tmp_path / "proc/meminfo").unlink()
+    (tmp_path / "sys/fs/cgroup/memory.max").unlink()
+    assert memory._available_ram(tmp_path) >= GIB / 4
+
+
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+NO_RAM = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: error code 12")
+
+
+def room_for(members: int, error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Cohorts of more members run out of memory in their second step; the sizes of those that began are returned."""
+    begun: list[int] = []
+    step = Cohort.step
+
+    def limited(self: Cohort, place: Beside) -> int:
+        if self._slots[0].step == 0:
+            begun.append(self.active)
+        if self.active > members and self._slots[0].step == 1:
+            raise error
+        return step(self, place)
+
+    monkeypatch.setattr(Cohort, "step", limited)
+    return begun
+
+
+@pytest.mark.parametrize("error", [FULL, NO_RAM])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_where_memory_runs_out_half_as_many_train_at_once_and_the_numbers_are_theirs(
+    error: RuntimeError, threads: int, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates = [update(k, steps=3) for k in range(10)]
+    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=k) for k in (8, 2)]
+    before = engines[0].base_sha256()
+    at_eight, at_two = (engine.fit(updates) for engine in engines)
+    begun = room_for(3, error, monkeypatch)
+    told: list[tuple[int, str]] = []
+    engines[0].limit_members(8, lambda members, reason: told.append((members, reason)))
+    torch.set_num_threads(threads)
+    try:
+        bank = engines[0].fit(updates)
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(bank.flat, at_two.flat)
+    assert bank.losses == at_two.losses
+    assert bank.trained_tokens == at_two.trained_tokens
+    assert all(distance(bank.adapter(k), at_eight.adapter(k)) <= 1e-4 for k in range(10))
+    assert [members for members, _ in told] == [4, 2]
+    assert str(error)[:12] in told[0][1]
+    begun.clear()
+    engines[0].fit(updates)
+    assert set(begun) == {2}  # for good
+    assert engines[0].base_sha256() == before
+    assert not any("forward" in vars(module) for module in engines[0].model.modules())
+
+
+def test_fewer_members_are_not_made_up_for_by_more_workers(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=4)
+    room_for(2, FULL, monkeypatch)
+    torch.set_num_threads(4)
+    try:
+        engine.fit([update(k, steps=2) for k in range(8)])
+    finally:
+        torch.set_num_threads(1)
+    assert len(engine._bodies) == 2
+
+
+def test_one_member_that_does_not_fit_is_an_error_with_a_next_step(
+    llama: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_for(0, FULL, monkeypatch)
+    with pytest.raises(OutOfMemoryError, match=r"(?s)2 GiB.*inner\.batch_size") as caught:
+        llama.fit([update(1)])
+    assert isinstance(caught.value, MemoryError)
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(llama: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = room_for(0, RuntimeError("shapes do not match"), monkeypatch)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        llama.fit([update(1), update(2)])
+    assert begun == [2]
+    with pytest.raises(SettingsError, match="at least 1"):
+        llama.limit_members(0)
