@@ -39,14 +39,13 @@ def test_each_sequence_goes_through_the_lower_layers_once(
     lower = Upper.lower
     monkeypatch.setattr(Upper, "lower", lambda self, given: seen.extend(given) or lower(self, given))
     updates = [update(1, steps=20), update(2, steps=3), update(3, steps=9)]
-    seen.clear()
-    engine.fit(updates)
+    engine.training(updates).run()
     proof = 2
     assert len(seen) == proof + sum(len(one.sequences) for one in updates)
     lowest = engine.model.get_submodule("model.layers.0.self_attn.q_proj")
     calls: list[torch.Size] = []
     handle = lowest.register_forward_pre_hook(lambda _module, args: calls.append(args[0].shape))
-    engine.fit(updates)
+    engine.training(updates).run()
     handle.remove()
     assert len(calls) <= 3 + len(updates)  # the proof's, and one a member; the steps are 32
 

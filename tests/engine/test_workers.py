@@ -75,6 +75,7 @@ def test_an_error_in_one_piece_stops_the_others_between_steps(
 
 def test_ctrl_c_stops_every_piece_between_steps(llama: TorchEngine, two_threads: None) -> None:
     closed: list[int] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
 
     def work(_: object, piece: int) -> Steps:
         try:
@@ -87,7 +88,10 @@ def test_ctrl_c_stops_every_piece_between_steps(llama: TorchEngine, two_threads:
             closed.append(piece)
 
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        on_workers([llama._body, llama._body.replica()], range(5), work)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            on_workers([llama._body, llama._body.replica()], range(5), work)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert sorted(closed) == [0, 1]
     assert time.monotonic() - began < 5
