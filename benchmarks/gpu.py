@@ -27,6 +27,7 @@ from selfedit.engine.baselines import Baseline, run_baseline
 from selfedit.engine.lora import initial_adapter
 from selfedit.engine.targets import find_layout
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.errors import OutOfMemoryError
 from selfedit.evaluation.machine import EMBEDDED
 from selfedit.run import write_atomically
 from selfedit.types import TrainSequence, Update
@@ -131,20 +132,24 @@ def measure(device: torch.device, ks: Sequence[int], repeats: int) -> dict[str, 
     model.generation_config.eos_token_id = 2
     baselines = {n: baseline_seconds(n, model, cases[0], device, repeats) for n in ("trainer", "lean")}
     say(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f}B parameters; seconds per edit {baselines}")
-    peak = matmul_peak(torch.bfloat16, 8192 if cuda else 512)
+    peak = matmul_peak(torch.bfloat16, 8192 if cuda else 512, device=device.type)
     rows: dict[str, dict[str, float]] = {}
     for k in ks:
         engine = TorchEngine(model, tokenizer, name="random", members_at_once=k)
+        fewer: list[int] = []
+        engine.limit_members(k, lambda members, _, fewer=fewer: fewer.append(members))  # type: ignore[misc]
         try:
             row = engine_row(engine, cases[:k], device, repeats)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, OutOfMemoryError):
+            fewer.append(0)
+        if fewer:
             say(f"K = {k} does not fit into the memory")
             break
         flops = sum(useful_flops(model, "all-linear", case) for case in cases[:k]) / k
         row["peak_share"] = flops / row["seconds_per_edit"] / peak
         rows[str(k)] = row
         say(f"K = {k}: " + ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
-    best = min(row["seconds_per_edit"] for row in rows.values())
+    best = min((row["seconds_per_edit"] for row in rows.values()), default=float("nan"))
     name = torch.cuda.get_device_name(device) if cuda else "no GPU: a tiny model on " + describe()
     return {
         "device": name,

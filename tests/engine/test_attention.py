@@ -37,6 +37,18 @@ def test_it_equals_the_eager_attention_forward_and_backward(seen: int, dtype: to
         torch.testing.assert_close(ours, theirs, atol=near, rtol=near)
 
 
+def test_values_may_have_another_width_than_keys() -> None:
+    found = []
+    for function in (attend, eager_attention_forward):
+        q, k, _ = inputs(5, torch.float32)
+        v = torch.randn(2, 2, 5, 3, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        out, _ = function(Attention(), q, k, v, None, 0.3)
+        out.square().sum().backward()
+        found.append((out, q.grad, k.grad, v.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_soft_capping_is_left_to_the_model() -> None:
     from transformers.models.gemma2 import modeling_gemma2 as gemma
 

@@ -144,7 +144,7 @@ def test_a_large_vocabulary_goes_through_the_head_in_parts(
 ) -> None:
     engine, sizes = engines[family], []
     whole = engine.fit(mixed_updates())
-    monkeypatch.setattr(body, "_LOGITS", 7 * 260)
+    monkeypatch.setattr(body, "LOGITS_AT_ONCE", 7 * 260)
     logits = Body.logits
     monkeypatch.setattr(Body, "logits", lambda self, hidden: sizes.append(len(hidden)) or logits(self, hidden))
     parts = engine.training(mixed_updates()).run()
@@ -152,6 +152,34 @@ def test_a_large_vocabulary_goes_through_the_head_in_parts(
     for k in range(4):
         assert distance(parts.adapter(k), whole.adapter(k)) <= 1e-4
         assert parts.losses[k] == pytest.approx(whole.losses[k], rel=1e-5)
+
+
+def test_a_training_that_was_interrupted_does_not_go_on(llama: TorchEngine) -> None:
+    training = llama.training(mixed_updates())
+    training.run(until=2)
+
+    def crash(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.run(on_step=crash)
+    with pytest.raises(UpdateError, match="begin a new one"):
+        training.run()
+
+
+def test_a_nan_neighbour_changes_no_bit_of_the_others_across_a_pause(llama: TorchEngine) -> None:
+    healthy = mixed_updates()
+    sick = [healthy[0], replace(healthy[1], lr=1e30), *healthy[2:]]
+    banks = []
+    for updates in (healthy, sick):
+        training = llama.training(updates)
+        training.run(until=3)
+        banks.append(training.run())
+    well, ill = banks
+    assert list(ill.failed) == [1]
+    assert not ill.flat[1].any()
+    for k in (0, 2, 3):
+        assert same_bits(ill.adapter(k), well.adapter(k))
 
 
 def test_the_same_call_twice_gives_the_same_bits(llama: TorchEngine) -> None:

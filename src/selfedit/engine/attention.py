@@ -34,7 +34,7 @@ def attend(
     dropout: float = 0.0,
     **features: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Query (N, H, T, d), key and value (N, G, S, d), additive mask (N or 1, 1, T, S) -> (N, T, H, d) and no weights.
+    """Query (N, H, T, d), key (N, G, S, d), value (N, G, S, e), additive mask (N or 1, 1, T, S) -> (N, T, H, e), no weights.
 
     What it does not compute itself (soft-capping, attention sinks) goes to the model's own eager attention.
     """
@@ -54,23 +54,23 @@ class _Attention(torch.autograd.Function):
         groups, seen = key.shape[1:3]
         # One copy each, from the projections' (N, T, H, d) into rows of products; the scale comes along for nothing.
         q = torch.mul(query, scale, out=query.new_empty(query.shape)).view(n * groups, -1, width)
-        k, v = key.reshape(n * groups, seen, width), value.reshape(n * groups, seen, width)
+        k, v = key.reshape(n * groups, seen, width), value.reshape(n * groups, seen, value.shape[-1])
         scores = torch.bmm(q, k.mT)
         if mask is not None:
             scores.view(n, heads, length, seen).add_(mask)
         weights = torch.softmax(scores, -1)
         ctx.save_for_backward(q, k, v, weights)
-        ctx.scale, ctx.shapes = scale, (query.shape, key.shape)
-        return torch.bmm(weights, v).view(query.shape).transpose(1, 2).contiguous()
+        ctx.scale, ctx.shapes = scale, (query.shape, key.shape, value.shape)
+        return torch.bmm(weights, v).view(n, heads, length, -1).transpose(1, 2).contiguous()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, weights = ctx.saved_tensors
-        of_query, of_key = ctx.shapes
-        grad = grad.transpose(1, 2).reshape(q.shape)
+        of_query, of_key, of_value = ctx.shapes
+        grad = grad.transpose(1, 2).reshape(*q.shape[:2], -1)
         d_value = torch.bmm(weights.mT, grad)
         d_weights = torch.bmm(grad, v.mT)
         d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
         d_query = torch.bmm(d_scores, k).mul_(ctx.scale)
         d_key = torch.bmm(d_scores.mT, q)
-        return d_query.view(of_query), d_key.view(of_key), d_value.view(of_key), None, None
+        return d_query.view(of_query), d_key.view(of_key), d_value.view(of_value), None, None

@@ -119,6 +119,7 @@ class Beside:
         self._paths = list(dict.fromkeys([*paths, *self._shared]))
         self._members = _Members({}, torch.zeros(0))
         self._anchor: Tensor | None = None
+        self._covered: list[str] = []
         self._replaced: dict[str, Any] = {}
 
     def bind(self, views: Views, scale: Tensor, grads: Views | None = None) -> None:
@@ -139,21 +140,27 @@ class Beside:
         self._members.written.clear()
 
     def __enter__(self) -> Beside:
-        for path in self._paths:
-            module = self._model.get_submodule(path)
-            if "forward" in module.__dict__:  # somebody else's
-                self._replaced[path] = module.__dict__["forward"]
-            module.forward = self._forward(module, path)
+        try:
+            for path in self._paths:
+                module = self._model.get_submodule(path)
+                if "forward" in module.__dict__:  # somebody else's
+                    self._replaced[path] = module.__dict__["forward"]
+                module.forward = self._forward(module, path)
+                self._covered.append(path)
+        except BaseException:  # Ctrl-C here would leave the base covered
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for path in self._paths:
+        for path in self._covered:
             module = self._model.get_submodule(path)
             module.__dict__.pop("forward", None)
             if path in self._replaced:
                 module.forward = self._replaced.pop(path)
+        self._covered.clear()
         self._members = _Members({}, torch.zeros(0))
 
     def _forward(self, module: nn.Module, path: str) -> Callable[[Tensor], Tensor]:

@@ -17,7 +17,7 @@ from ..errors import ModelError
 from ..types import TrainSequence
 from .packing import Packed, pack
 
-_LOGITS = 1 << 25  # fp32 logits that exist at once in training
+LOGITS_AT_ONCE = 1 << 25  # fp32 logits that exist at once in training
 
 
 class Body:
@@ -174,7 +174,7 @@ class _TokenLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, body: Body) -> Tensor:
-        rows = max(1, _LOGITS // body.vocabulary)
+        rows = max(1, LOGITS_AT_ONCE // body.vocabulary)
         losses, gradients = [], []
         for some, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
             with torch.enable_grad():

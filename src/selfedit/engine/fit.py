@@ -101,6 +101,7 @@ class Training:
         self.bank.trained_tokens, self.bank.losses = [0] * len(updates), [[] for _ in updates]
         self._first_layer = first_adapted(bodies[0], layout)
         self._members = [Member(k, update, 0) for k, update in enumerate(updates)]
+        self._broken = False
 
     def run(
         self, until: int | None = None, members: Collection[int] | None = None, on_step: OnStep | None = None
@@ -109,11 +110,17 @@ class Training:
 
         A member that pauses gets what it would have got without the pause. Which members share a cohort, and so every
         number, depends on the updates and the calls alone. ``on_step(done, total)`` counts the members' steps of this call.
+
+        Raises:
+            UpdateError: an earlier call was interrupted.
         """
+        if self._broken:
+            raise UpdateError("this training was interrupted in the middle of a step; begin a new one")
         chosen = [self._members[k] for k in (range(len(self._members)) if members is None else sorted(members))]
         for member in chosen:
-            member.stop = max(member.step, min(member.update.steps, until or member.update.steps))
-        moving = [member for member in chosen if member.left and member.number not in self.bank.failed]
+            member.stop = max(member.step, min(member.update.steps, member.update.steps if until is None else until))
+        # Failed ones too, as zero rows: the others' shapes, and so their bits, must not depend on them.
+        moving = [member for member in chosen if member.left]
         progress = _Progress(sum(member.left for member in moving), on_step)
 
         def train(body: Body, chains: Sequence[Sequence[Member]]) -> Steps:
@@ -124,7 +131,9 @@ class Training:
                     yield
 
         if moving:
+            self._broken = True  # until all have stopped where they should, their weights are in the cohorts
             on_workers(self._bodies, cohorts(moving, self._members_at_once), train)
+            self._broken = False
         return self.bank
 
     def shifts(self, tokens_at_once: int) -> list[float]:

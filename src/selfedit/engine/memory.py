@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..config import AtOnce
+from .body import LOGITS_AT_ONCE
 from .lora import widths
 from .score import LOGITS_A_TOKEN
 from .targets import find_layout
@@ -86,10 +87,12 @@ class Costs:
         return size * (4 * _FP32 + (self.number if self.number != _FP32 else 0))
 
     def trained_token(self, length: int) -> int:
-        """A token in a training step, in a sequence of ``length``: what backward needs, and its logits three times in fp32."""
+        """A token in a training step, in a sequence of ``length``: what backward needs, and its share of the logits that are
+        kept at once, three times in fp32.
+        """
         norms = 2 * self.layers * self.width * _FP32 if self.number != _FP32 else 0  # norms compute in fp32
         scores = self.layers * self.heads * length * self.number if self.keeps_scores else 0
-        return self.linear * self.number + norms + scores + 3 * self.vocabulary * _FP32
+        return self.linear * self.number + norms + scores + 3 * min(self.vocabulary, LOGITS_AT_ONCE // length) * _FP32
 
     def passing_token(self, length: int) -> int:
         """A token in a pass without gradients: one layer's tensors at a time."""

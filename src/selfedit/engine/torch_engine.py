@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -319,6 +320,7 @@ class TorchEngine:
                 "(inner.batch_size, algorithm.batch_size, edits.max_new_tokens), at a lower rank, or with model.dtype = 'bf16'"
             )
         self._members_at_once = trained // 2
+        gc.collect()  # the workers' errors and frames hold each other, and the tensors of their cohorts
         if self._body.device.type == "cuda":
             torch.cuda.empty_cache()
         if self._tell is not None:

@@ -92,7 +92,7 @@ class Upper:
 
         with ExitStack() as undo:
             for layer in layers:
-                undo.callback(layer.__dict__.pop, "forward", None)
+                undo.callback(_uncover, layer, vars(layer).get("forward"))
                 layer.forward = forward
             yield
 
@@ -110,3 +110,10 @@ class Upper:
             yield
         finally:
             handle.remove()
+
+
+def _uncover(layer: nn.Module, hung: Any) -> None:
+    """Give a layer its own ``forward`` back, or the one that somebody had hung on it."""
+    del layer.forward
+    if hung is not None:
+        layer.forward = hung
