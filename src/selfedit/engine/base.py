@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..types import Completion, TrainSequence, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Ids = Sequence[int]
 
@@ -47,6 +50,10 @@ class AdapterBank(Protocol):
         """A copy of one member."""
         ...
 
+    def parameters(self) -> list[Tensor]:
+        """The members' weights as leaves of autograd, for an optimiser; `Engine.states` are differentiable in them."""
+        ...
+
 
 class Training(Protocol):
     """Updates on their way: to be paused, looked at (``bank``) and gone on with, some of them dropped."""
@@ -72,6 +79,27 @@ class Scored(Protocol):
     @property
     def greedy(self) -> bool:
         """Every token is the arg-max: greedy decoding would have written exactly this."""
+        ...
+
+
+class States(Protocol):
+    """M target tokens under teacher forcing, by member and sequence. Losses on them train a bank's `parameters`."""
+
+    @property
+    def hidden(self) -> Tensor:
+        """The states (M, D) that predict the targets, such as for a value head."""
+        ...
+
+    def logprobs(self, temperature: float = 1.0) -> Tensor:
+        """Log p of each target (M, nats)."""
+        ...
+
+    def entropies(self, temperature: float = 1.0) -> Tensor:
+        """Entropy of the distribution that each target comes from (M, nats)."""
+        ...
+
+    def split(self, values: Tensor) -> list[list[Tensor]]:
+        """Something a token, (M, ...), as ``[k][s]``: a tensor for each sequence of each member."""
         ...
 
 
@@ -155,8 +183,16 @@ class Engine(Protocol):
         """
         ...
 
-    def bank(self, adapters: Sequence[Adapter]) -> AdapterBank:
-        """Adapters kept elsewhere, as a bank to ask."""
+    def initial_adapter(self, *, rank: int, alpha: float, seed: int, targets: str | None = None) -> Adapter:
+        """Where training starts from: A random, B zero, so that it changes nothing yet."""
+        ...
+
+    def bank(self, adapters: Sequence[Adapter], *, targets: str | None = None) -> AdapterBank:
+        """Adapters kept elsewhere, as a bank to ask or to train further; ``targets`` as in `fit`."""
+        ...
+
+    def states(self, bank: AdapterBank | None, sequences: Sequence[Sequence[TrainSequence]]) -> States:
+        """One forward of ``sequences[k]`` under member k: log-probabilities with gradients, for losses of any kind."""
         ...
 
     def answer(

@@ -37,6 +37,14 @@ class _Members:
     grads: Views | None = None
     written: set[str] = field(default_factory=set)
 
+    def settle(self) -> None:
+        """After a backward pass: the gradients of modules that the forward did not use are 0."""
+        for path, places in (self.grads or {}).items():
+            if path not in self.written:
+                for place in places:
+                    place.zero_()
+        self.written.clear()
+
 
 class _Product(torch.autograd.Function):
     """``y = W x + bias + B_policy A_policy x + scale_k B_k A_k x``, with few passes over memory and no copies of gradients.
@@ -49,13 +57,16 @@ class _Product(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        _anchor: Tensor | None,
+        anchor: Tensor | None,
         module: nn.Module | None,
         path: str,
         shared: tuple[Tensor, Tensor] | None,
         bank: _Members,
     ) -> Tensor:
-        """``_anchor`` requires a gradient where members train, so that the first modules of the base are in the graph."""
+        """``anchor`` requires a gradient where members train, so that the first modules of the base are in the graph.
+
+        Its own gradient is 0 and comes after those of all modules that lead to the loss: `_Rows` waits for that.
+        """
         rows = x.reshape(-1, x.shape[-1])
         if module is None:
             y = rows.new_zeros(len(rows), shared[1].shape[0] if shared else bank.views[path][1].shape[1])
@@ -71,6 +82,7 @@ class _Product(torch.autograd.Function):
             y.view(len(a), -1, y.shape[-1]).baddbmm_(hidden, b.mT)
         ctx.save_for_backward(rows, hidden)
         ctx.module, ctx.path, ctx.shared, ctx.bank, ctx.shape = module, path, shared, bank, x.shape
+        ctx.leads_to_rows = anchor is not None and not anchor.is_leaf
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
@@ -92,7 +104,23 @@ class _Product(torch.autograd.Function):
             _store(ctx.bank, ctx.path, torch.bmm(dhidden.mT, rows), torch.bmm(dy.mT, hidden))
             if dx is not None:
                 dx.view(rows.shape).baddbmm_(dhidden, a)
-        return None if dx is None else dx.view(ctx.shape), None, None, None, None, None
+        zero = dy.new_zeros((), dtype=torch.float32) if ctx.leads_to_rows else None
+        return None if dx is None else dx.view(ctx.shape), zero, None, None, None, None
+
+
+class _Rows(torch.autograd.Function):
+    """A bank's rows (K, width) as the source of a graph: their gradient is what the modules gathered in ``grads``."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, members: _Members, grads: Tensor) -> Tensor:
+        ctx.members, ctx.grads = members, grads
+        return rows.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _zero: Tensor) -> tuple[Tensor, None, None]:
+        ctx.members.settle()
+        # A copy: autograd may keep what it is given, and a second backward through a kept graph writes here again.
+        return ctx.grads.clone(), None, None
 
 
 def _store(bank: _Members, path: str, *grads: Tensor) -> None:
@@ -131,13 +159,15 @@ class Beside:
         self._members = _Members(views, scale.to(dtype)[:, None, None], grads)
         self._anchor = None if grads is None else torch.zeros((), requires_grad=True)
 
+    def bind_differentiable(self, bank: Bank, dtype: torch.dtype) -> None:
+        """All members for the next forwards; a backward pass through them ends in ``bank.flat``, which requires gradients."""
+        grads = torch.empty_like(bank.flat, requires_grad=False)
+        self.bind(bank.layout.views(bank.flat.detach().to(dtype)), bank.scale, bank.layout.views(grads))
+        self._anchor = cast(Tensor, _Rows.apply(bank.flat, self._members, grads))
+
     def settle_gradients(self) -> None:
         """After a backward pass: the gradients of modules that the forward did not use are 0."""
-        for path, places in (self._members.grads or {}).items():
-            if path not in self._members.written:
-                for place in places:
-                    place.zero_()
-        self._members.written.clear()
+        self._members.settle()
 
     def __enter__(self) -> Beside:
         try:

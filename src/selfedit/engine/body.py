@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -95,7 +97,15 @@ class Body:
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy (M) of each target (M) given the hidden state (M, D) before it; logits exist for few rows at a time."""
-        return _TokenLosses.apply(hidden, targets, self)  # type: ignore[no-any-return,no-untyped-call]
+        return cast(Tensor, _OfLogits.apply(hidden, targets, self, _cross_entropy))
+
+    def token_logprobs(self, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        """As `token_losses`: log p (M, nats) of each target under the model at this temperature."""
+        return -cast(Tensor, _OfLogits.apply(hidden, targets, self, partial(_cross_entropy, temperature=temperature)))
+
+    def token_entropies(self, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        """As `token_losses`: the entropy (M, nats) of the distribution that each target comes from."""
+        return cast(Tensor, _OfLogits.apply(hidden, targets, self, partial(_entropy, temperature=temperature)))
 
     def sha256(self) -> str:
         """Hash of the live parameters and buffers: names, dtypes, shapes, bytes."""
@@ -169,26 +179,41 @@ class Body:
         return torch.allclose(ours, theirs, rtol=0, atol=limit)
 
 
-class _TokenLosses(torch.autograd.Function):
-    """The loss through the frozen head, its gradient taken along with it: a large vocabulary costs no memory for long."""
+def _cross_entropy(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """Logits (m, V) in fp32, targets (m) -> -log p of each target (m)."""
+    return F.cross_entropy(logits / temperature if temperature != 1 else logits, targets, reduction="none")
+
+
+def _entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Logits (m, V) in fp32 -> the entropy of each distribution (m)."""
+    logp = torch.log_softmax(logits / temperature, -1)
+    return -(logp.exp() * logp).sum(-1)
+
+
+class _OfLogits(torch.autograd.Function):
+    """One number a token from its logits, its gradient taken along with it: a large vocabulary costs no memory for long."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, targets: Tensor, body: Body) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, targets: Tensor, body: Body, quantity: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
         rows = max(1, LOGITS_AT_ONCE // body.vocabulary)
-        losses, gradients = [], []
+        values, gradients = [], []
         for some, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
             with torch.enable_grad():
                 leaf = some.detach().requires_grad_()
-                each = F.cross_entropy(body.logits(leaf), wanted, reduction="none")
-                gradients += torch.autograd.grad(each.sum(), leaf)
-            losses.append(each.detach())
-        ctx.save_for_backward(torch.cat(gradients))
-        return torch.cat(losses)
+                each = quantity(body.logits(leaf), wanted)
+                if ctx.needs_input_grad[0]:
+                    gradients += torch.autograd.grad(each.sum(), leaf)
+            values.append(each.detach())
+        if gradients:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(values)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (gradients,) = ctx.saved_tensors
-        return gradients * grad[:, None].to(gradients.dtype), None, None
+        return gradients * grad[:, None].to(gradients.dtype), None, None, None
 
 
 def refuse_meta(model: PreTrainedModel, name: str) -> None:

@@ -279,6 +279,10 @@ class Bank:
         """``alpha / rank`` of each member (K)."""
         return torch.tensor([a / r for a, r in zip(self.alphas, self.ranks, strict=True)], device=self.flat.device)
 
+    def parameters(self) -> list[Tensor]:
+        """``flat``, from now on a leaf that requires gradients: what an optimiser is given."""
+        return [self.flat.requires_grad_()]
+
     def adapter(self, member: int) -> LoraAdapter:
         """A copy of one member, at its own rank."""
         return self.layout.adapter(self.flat[member], self.ranks[member], self.alphas[member])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -19,10 +20,11 @@ from .body import Body
 from .decode import Choose, Row, decode, greedy, make_row, sampler
 from .fit import Training, check, check_sequences
 from .loading import Dtype, choose_device, load_model
-from .lora import Bank, LoraAdapter
+from .lora import Bank, Layout, LoraAdapter, initial_adapter
 from .memory import ran_out
 from .merging import merge
 from .score import ScoredTokens, mean_kl, token_logprobs
+from .states import TokenStates, token_states
 from .targets import find_layout, warn_of_strange
 
 
@@ -260,12 +262,11 @@ class TorchEngine:
             UpdateError: an update can't be trained on.
             ModelError: no module matches ``targets``.
         """
-        layout = self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
         return Training(
             # As many workers as before a halving: more of them would take what fewer members freed.
             self._replicas(max(1, -(-len(updates) // self._planned_members))),
             self._shared,
-            layout,
+            self._layout_of(targets),
             updates,
             init=_as_lora(init),
             members_at_once=self._members_at_once,
@@ -326,15 +327,49 @@ class TorchEngine:
         if self._tell is not None:
             self._tell(self._members_at_once, reason)
 
-    def bank(self, adapters: Sequence[Adapter]) -> Bank:
-        """Adapters kept elsewhere, as a bank to ask.
+    def initial_adapter(
+        self, *, rank: int, alpha: float, seed: int, targets: str | Sequence[str] | None = None
+    ) -> LoraAdapter:
+        """Where training starts from, as in PEFT: A random, B zero, so that it changes nothing yet.
+
+        Raises:
+            SettingsError: ``rank`` or ``alpha`` is out of range.
+            ModelError: no module matches ``targets``.
+        """
+        layout = self._layout_of(targets)
+        narrowest = min(t.d_in for t in layout.targets)
+        if not 1 <= rank <= narrowest or not (math.isfinite(alpha) and alpha > 0):
+            raise SettingsError(f"rank {rank} must be in 1..{narrowest} (the model's width), alpha {alpha} above 0")
+        return initial_adapter(layout, rank, alpha, seed)
+
+    def bank(self, adapters: Sequence[Adapter], *, targets: str | Sequence[str] | None = None) -> Bank:
+        """Adapters kept elsewhere, as a bank to ask or to train further (`Bank.parameters`).
 
         Raises:
             ModelError: there are none, or one doesn't fit the base and its targets.
         """
         if not adapters:
             raise ModelError("a bank needs at least one adapter")
-        return Bank.stack(self._layout, [lora for a in adapters if (lora := _as_lora(a))], self._body.device)
+        loras = [lora for a in adapters if (lora := _as_lora(a))]
+        return Bank.stack(self._layout_of(targets), loras, self._body.device)
+
+    def states(self, bank: AdapterBank | None, sequences: Sequence[Sequence[TrainSequence]]) -> TokenStates:
+        """One forward of ``sequences[k]`` under member k, on top of the mounted adapter; differentiable in the bank's
+        `Bank.parameters`, so that any loss on log-probabilities, entropies or hidden states trains them.
+
+        All of it is one batch in memory; cut it where that is too much, and let gradients add up.
+
+        Raises:
+            UpdateError: a member has no sequences, or a sequence has no targets or doesn't fit the window.
+        """
+        mine = self._members(bank, len(sequences))
+        if bank is None and len(sequences) != 1:
+            raise SettingsError(f"{len(sequences)} groups without a bank; give all sequences as one group")
+        for k, some in enumerate(sequences):
+            if reason := check_sequences(some, self._body) if some else "it has no sequences":
+                raise UpdateError(f"member {k}: {reason}")
+        with self._beside(self._paths(mine)) as place:
+            return token_states(self._body, place, mine, sequences)
 
     def score(self, bank: AdapterBank | None, pairs: Sequence[Sequence[tuple[Ids, Ids]]]) -> list[list[ScoredTokens]]:
         """Log-probabilities of completions: ``pairs[k]`` are (prompt ids, completion ids) for member k.
@@ -388,6 +423,9 @@ class TorchEngine:
 
     def _beside(self, paths: Sequence[str]) -> Beside:
         return Beside(self._body.model, self._shared, paths)
+
+    def _layout_of(self, targets: str | Sequence[str] | None) -> Layout:
+        return self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
 
     def _paths(self, bank: Bank | None) -> list[str]:
         return [] if bank is None else [target.path for target in bank.layout.targets]
