@@ -38,6 +38,12 @@ FIELDS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """As the runs in processes of their own have: sums over threads round differently."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_world_model(tmp_path_factory) -> str:
     """A random Llama with the world's tokenizer, saved in the HF format."""
@@ -196,6 +202,29 @@ def test_a_run_killed_in_every_stage_ends_as_one_that_never_was(uninterrupted, f
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         ours, theirs = (d / "policy" / "round-1" / name for d in (directory, uninterrupted))
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("name", ["reinforce", "grpo", "ppo"])
+def test_an_algorithms_state_survives_a_kill(name, fields, tmp_path):
+    """Its moments, coefficients and value head come back from the disk as they were in memory."""
+    how = {"name": name, "rank": 4, "alpha": 8.0, "gradient": {"minibatch": 2, "baseline": "moving_average"}}
+    rest = {"rounds": 2, "algorithm": how, "ladder": {"rungs": ["no_edit"]}, "reward": {"metric": "logprob"}}
+    config = tmp_path / "run.toml"
+    write_toml({k: v for k, v in (fields | rest).items() if k != "algorithm"}, config)
+    gradient = "\n".join(f"{k} = {json.dumps(v)}" for k, v in how.pop("gradient").items())
+    algorithm = "\n".join(f"{k} = {json.dumps(v)}" for k, v in how.items())
+    config.write_text(f"{config.read_text()}\n[algorithm]\n{algorithm}\n[algorithm.gradient]\n{gradient}\n")
+    run_experiment(load_settings(config), tmp_path / "whole")
+    for key in ("round-1/apply/0", "look-1/guards", "round-2/apply/0"):
+        with start(config, tmp_path / "run") as child:
+            wait_for_chunk(child, tmp_path / "run", key)
+            child.send_signal(signal.SIGKILL)
+    run_experiment(load_settings(config), tmp_path / "run")
+    assert journal_of(tmp_path / "run") == journal_of(tmp_path / "whole")
+    rounds = summary_of(tmp_path / "run")["rounds"]
+    assert [row["verdict"] for row in rounds] == ["base", "accepted", "accepted"]
+    assert all(row["algorithm"]["learned_from"] == 4 for row in rounds[1:])
 
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(fields, tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .algorithms.rest_em import judge, select
+from .algorithms.base import State, judge
 from .engine.base import Adapter
 from .run import replace_directory
 from .tasks.source import TaskSource
@@ -39,6 +39,7 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
     best_dev = base.dev_accuracy
     trained = Trained([None], [{"round": 0, "style_shares": styles, "guards": vars(base), "verdict": "base"}])
     policy: Adapter | None = None
+    state: State = {}
     for round in run.rounds():
         key = f"round-{round}"
         tasks = source.draw(round)
@@ -48,19 +49,18 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
         trials = work.trials(key, edits, tasks)
         before = dict(zip((t.id for t in tasks), work.before(key, policy, tasks), strict=True))
         outcomes = work.outcomes(key, policy, trials, [before[trial.task.id] for trial in trials])
-        judged = judge(edits, outcomes)
-        candidate = work.improve(round, policy, judged)
+        made = work.improve(round, policy, judge(edits, outcomes), state)
         _announce(
-            work, f"look-{round}", f"Round {round}: learned from the best edits; checking the new policy", dev=len(dev)
+            work, f"look-{round}", f"Round {round}: learned from the edits; checking the new policy", dev=len(dev)
         )
-        figures, styles = work.look(round, candidate, dev, known)
-        decision = work.settle(round, figures, base, best_dev, changed=candidate is not policy)
+        figures, styles = work.look(round, made.policy, dev, known)
+        decision = work.settle(round, figures, base, best_dev, changed=made.policy is not policy)
         if decision["verdict"] == "accepted":
-            policy, best_dev = candidate, max(best_dev, figures.dev_accuracy)
+            policy, state, best_dev = made.policy, made.state, max(best_dev, figures.dev_accuracy)
         if policy is not None:
             replace_directory(run.directory / "policy" / key, policy.save)
-        selected = len(select(judged, settings.algorithm))
-        row = {"round": round, **_shares(outcomes, selected, len(edits)), "style_shares": styles, **decision}
+        shares = _shares(outcomes, int(made.figures["learned_from"]), len(edits))
+        row = {"round": round, **shares, "algorithm": made.figures, "style_shares": styles, **decision}
         trained.policies.append(policy)
         trained.rows.append(row)
         run.emit("round", **row)
@@ -74,7 +74,7 @@ def _announce(work: Work, key: str, text: str, n: int = 0, dev: int = 0) -> None
 
 
 def _shares(outcomes: list[Outcome], selected: int, n_edits: int) -> dict[str, Any]:
-    """Mean reward over usable edits, and the shares of valid and of selected ones."""
+    """Mean reward over usable edits, and the shares of valid ones and of those that the policy learned from."""
     rewards = [o.reward for o in outcomes if o.reward is not None]
     return {
         "mean_reward": sum(rewards) / len(rewards) if rewards else None,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from .algorithms.rest_em import Judged, improve, select
+from .algorithms import Improvement, Judged, State, make_algorithm
+from .algorithms.base import STATE_FILE, load_state, save_state
 from .config import Form, Settings, sub_seed
 from .edits.text import ParsedEdit, edit_lines
 from .engine.base import Adapter, Engine
@@ -38,6 +40,7 @@ class Work:
         self.run, self.engine, self.style_of = run, engine, style_of
         self.settings: Settings = run.settings
         self.rewarder = Rewarder(engine, self.settings)
+        self.algorithm = make_algorithm(engine, self.settings.algorithm)
         self._follow_memory()
 
     def _follow_memory(self) -> None:
@@ -146,23 +149,21 @@ class Work:
             return ParsedEdit((), reason=edit.problem)
         return parse_edit(self.engine, self.settings, task, edit.text, edit.completion.finished)
 
-    def improve(self, round: int, adapter: Adapter | None, judged: Sequence[Judged]) -> Adapter | None:
-        """The M-step, checkpointed: the same call after a crash loads what was trained."""
+    def improve(self, round: int, adapter: Adapter | None, judged: Sequence[Judged], state: State) -> Improvement:
+        """The algorithm's step, checkpointed: the same call after a crash loads what was trained."""
         directory = self.run.directory / "policy" / f"candidate-{round}"
-        winners = select(judged, self.settings.algorithm)
 
         def train() -> dict[str, Any]:
-            candidate = improve(
-                self.engine, adapter, winners, self.settings.algorithm, sub_seed(self.settings.seed, "round", round)
-            )
-            if candidate is None:
-                return {"winners": 0, "policy": None}
-            replace_directory(directory, candidate.save)
-            return {"winners": len(winners), "policy": candidate.sha256}
+            made = self.algorithm.improve(adapter, judged, state, sub_seed(self.settings.seed, "round", round))
+            if made.policy is adapter:
+                return {"policy": None, "figures": made.figures}
+            replace_directory(directory, lambda fresh: _save(made, fresh))
+            return {"policy": made.policy and made.policy.sha256, "figures": made.figures}
 
-        if self.run.once(f"round-{round}/improve", train, round)["policy"] is None:
-            return adapter
-        return self.engine.load_adapter(directory)
+        done = self.run.once(f"round-{round}/improve", train, round)
+        if done["policy"] is None:
+            return Improvement(adapter, state, done["figures"])
+        return Improvement(self.engine.load_adapter(directory), load_state(directory / STATE_FILE), done["figures"])
 
     def look(
         self, round: int, adapter: Adapter | None, dev: Sequence[Task], known: Sequence[Probe]
@@ -202,3 +203,10 @@ class Work:
     def _round(key: str) -> int | None:
         name, _, number = key.split("/")[0].partition("-")
         return int(number) if name in ("round", "look") and number.isdigit() else None
+
+
+def _save(made: Improvement, directory: Path) -> None:
+    """The policy's adapter and, beside it, the algorithm's state."""
+    if made.policy is not None:
+        made.policy.save(directory)
+    save_state(made.state, directory / STATE_FILE)

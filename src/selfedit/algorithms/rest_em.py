@@ -1,4 +1,4 @@
-"""ReST-EM: clone the best self-edits (arXiv 2506.10943, section 3.1; Singh et al. 2312.06585).
+"""ReST-EM: clone the best self-edits (arXiv 2506.10943, section 3.1; Singh et al. 2023, arXiv 2312.06585).
 
 The E-step is the round's outcomes; the M-step is supervised fine-tuning of the policy on the prompts and completions of the
 edits that helped most. The paper keeps the argmax of k without asking for a gain (16-20 % of its winners had none);
@@ -7,46 +7,25 @@ edits that helped most. The paper keeps the argmax of k without asking for a gai
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from ..config import AlgorithmSettings, sub_seed
 from ..engine.base import Adapter, Engine
-from ..errors import UpdateError
-from ..types import Edit, Outcome, TrainSequence, Update
-
-
-@dataclass(frozen=True)
-class Judged:
-    """An edit with the mean of its outcomes over seeds; None where none of them is ok."""
-
-    edit: Edit
-    gain: float | None
-    logprob: float | None
-
-
-def judge(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[Judged]:
-    """Each edit's mean gain over its seeds; failed seeds do not count, neither as zero nor at all."""
-    by_edit: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes:
-        if outcome.status == "ok":
-            by_edit[outcome.edit_id].append(outcome)
-    judged = []
-    for edit in edits:
-        ok = by_edit[edit.id]
-        gain = sum(o.gain or 0.0 for o in ok) / len(ok) if ok else None
-        logprob = sum(o.logprob or 0.0 for o in ok) / len(ok) if ok else None
-        judged.append(Judged(edit, gain, logprob))
-    return judged
+from ..types import TrainSequence
+from .base import Improvement, Judged, State
+from .training import Example, PolicyTraining, Schedule, Tokens, cloning_sequence, policy_bank
 
 
 def select(judged: Sequence[Judged], settings: AlgorithmSettings) -> list[Judged]:
-    """The best ``keep`` edits of every task, in the order of the tasks."""
+    """The best ``keep`` edits of every task, in the order of the tasks; of equals the first."""
     by_task: dict[str, list[Judged]] = defaultdict(list)
     for item in judged:
-        if item.gain is not None and (item.gain > 0 or not settings.positive_only):
+        if _good_enough(item, settings):
             by_task[item.edit.task_id].append(item)
     kept: list[Judged] = []
     for items in by_task.values():
@@ -58,33 +37,68 @@ def select(judged: Sequence[Judged], settings: AlgorithmSettings) -> list[Judged
     return kept
 
 
-def improve(
-    engine: Engine, policy: Adapter | None, winners: Sequence[Judged], settings: AlgorithmSettings, seed: int
-) -> Adapter | None:
-    """The M-step: the policy, trained further on the winners' completions. Without winners the policy stays as it is.
-
-    Raises UpdateError if the training diverges.
-    """
-    if not winners:
-        return policy
-    sequences = tuple(_cloning_sequence(winner.edit) for winner in winners)
-    update = Update(
-        sequences=sequences,
-        steps=settings.epochs * math.ceil(len(sequences) / settings.batch_size),
-        batch_size=settings.batch_size,
-        lr=settings.lr,
-        rank=settings.rank,
-        alpha=settings.alpha,
-        seed=sub_seed(seed, "m-step"),
-    )
-    engine.mount(None)
-    bank = engine.fit([update], init=policy, targets=settings.targets)
-    if bank.failed:
-        raise UpdateError(f"the policy's training diverged ({bank.failed[0]}); lower algorithm.lr")
-    return bank.adapter(0)
+def _good_enough(item: Judged, settings: AlgorithmSettings) -> bool:
+    if item.gain is None or (settings.all_correct and not item.all_correct):
+        return False
+    return not settings.positive_only or item.gain > settings.confidence * item.error
 
 
-def _cloning_sequence(edit: Edit) -> TrainSequence:
-    """Prompt and completion; only the completion counts."""
-    prompt, completion = edit.completion.prompt_ids, edit.completion.token_ids
-    return TrainSequence(prompt + completion, (False,) * len(prompt) + (True,) * len(completion))
+@dataclass(frozen=True)
+class RestEm:
+    """See the module. The optimiser starts anew in every round; the state holds earlier winners, where they are replayed."""
+
+    engine: Engine
+    settings: AlgorithmSettings
+
+    def improve(self, policy: Adapter | None, judged: Sequence[Judged], state: State, seed: int) -> Improvement:
+        """See `base.Algorithm`; without winners the policy stays as it is."""
+        how = self.settings
+        winners = select(judged, how)
+        if not winners:
+            return Improvement(policy, state, {"learned_from": 0})
+        mine = [cloning_sequence(winner.edit) for winner in winners]
+        earlier = _unpacked(state) if how.replay else []
+        weights = _weights(winners, how) + [1.0] * len(earlier)
+        examples = [
+            Example(sequence, {"weight": torch.full((sequence.n_targets,), weight)})
+            for sequence, weight in zip([*mine, *earlier], weights, strict=True)
+        ]
+        schedule = Schedule(how.epochs, how.batch_size, how.batch_size, how.lr, decay=True)
+        bank = policy_bank(
+            self.engine, policy, rank=how.rank, alpha=how.alpha, targets=how.targets, seed=sub_seed(seed, "m-step")
+        )
+        training = PolicyTraining(self.engine, bank, schedule, {})
+        figures = training.run(examples, _cloning, seed)
+        kept = _packed([*mine, *earlier][: how.replay]) if how.replay else {}
+        return Improvement(
+            training.bank.adapter(0), kept, {"learned_from": len(winners), "replayed": len(earlier), **figures}
+        )
+
+
+def _cloning(tokens: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of each token, times its edit's weight."""
+    return -tokens["weight"] * tokens.states.logprobs(), {}
+
+
+def _weights(winners: Sequence[Judged], settings: AlgorithmSettings) -> list[float]:
+    """1 for each; or what each gained, 1 on average, where the settings ask for it (a loss counts nothing)."""
+    gains = [max(0.0, getattr(winner, settings.rank_by[0]) or 0.0) for winner in winners]
+    mean = sum(gains) / len(gains)
+    return [gain / mean for gain in gains] if settings.weighted and mean > 0 else [1.0] * len(winners)
+
+
+def _packed(sequences: Sequence[TrainSequence]) -> State:
+    """Cloning sequences as tensors: all ids, and the tokens (all, completion) of each."""
+    ids = [token for sequence in sequences for token in sequence.ids]
+    sizes = [[len(sequence.ids), sequence.n_targets] for sequence in sequences]
+    return {"replay.ids": torch.tensor(ids), "replay.sizes": torch.tensor(sizes)}
+
+
+def _unpacked(state: State) -> list[TrainSequence]:
+    if "replay.ids" not in state:
+        return []
+    ids, out, at = state["replay.ids"].tolist(), [], 0
+    for size, targets in state["replay.sizes"].tolist():
+        out.append(TrainSequence(tuple(ids[at : at + size]), (False,) * (size - targets) + (True,) * targets))
+        at += size
+    return out

@@ -90,8 +90,8 @@ class States(Protocol):
         """The states (M, D) that predict the targets, such as for a value head."""
         ...
 
-    def logprobs(self, temperature: float = 1.0) -> Tensor:
-        """Log p of each target (M, nats)."""
+    def logprobs(self, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+        """Log p of each target (M, nats), as it is sampled from."""
         ...
 
     def entropies(self, temperature: float = 1.0) -> Tensor:

@@ -17,6 +17,7 @@ from transformers.masking_utils import create_masks_for_generate
 
 from ..errors import ModelError
 from ..types import TrainSequence
+from .nucleus import outside_nucleus
 from .packing import Packed, pack
 
 LOGITS_AT_ONCE = 1 << 25  # fp32 logits that exist at once in training
@@ -99,9 +100,10 @@ class Body:
         """Cross-entropy (M) of each target (M) given the hidden state (M, D) before it; logits exist for few rows at a time."""
         return cast(Tensor, _OfLogits.apply(hidden, targets, self, _cross_entropy))
 
-    def token_logprobs(self, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        """As `token_losses`: log p (M, nats) of each target under the model at this temperature."""
-        return -cast(Tensor, _OfLogits.apply(hidden, targets, self, partial(_cross_entropy, temperature=temperature)))
+    def token_logprobs(self, hidden: Tensor, targets: Tensor, temperature: float, top_p: float) -> Tensor:
+        """As `token_losses`: log p (M, nats) of each target when sampling at this temperature and top_p."""
+        quantity = partial(_cross_entropy, temperature=temperature, top_p=top_p)
+        return -cast(Tensor, _OfLogits.apply(hidden, targets, self, quantity))
 
     def token_entropies(self, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
         """As `token_losses`: the entropy (M, nats) of the distribution that each target comes from."""
@@ -179,9 +181,14 @@ class Body:
         return torch.allclose(ours, theirs, rtol=0, atol=limit)
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """Logits (m, V) in fp32, targets (m) -> -log p of each target (m)."""
-    return F.cross_entropy(logits / temperature if temperature != 1 else logits, targets, reduction="none")
+def _cross_entropy(logits: Tensor, targets: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+    """Logits (m, V) in fp32, targets (m) -> -log p of each target (m) when sampling so; a target is always in the nucleus."""
+    if temperature != 1:
+        logits = logits / temperature
+    if top_p < 1:
+        outside = outside_nucleus(torch.softmax(logits.detach().double(), -1), top_p)
+        logits = logits.masked_fill(outside.scatter_(-1, targets[:, None], False), -torch.inf)
+    return F.cross_entropy(logits, targets, reduction="none")
 
 
 def _entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:

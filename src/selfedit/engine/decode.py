@@ -18,6 +18,7 @@ from ..errors import ModelError, SettingsError
 from .beside import Beside, bank_views
 from .body import Body
 from .lora import Bank
+from .nucleus import outside_nucleus
 
 Ids = Sequence[int]
 
@@ -78,9 +79,7 @@ def sampler(temperature: float, top_p: float) -> Choose:
     def choose(logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
         p = torch.softmax(logits.double() / temperature, -1)
         if top_p < 1:
-            ordered, index = p.sort(-1, descending=True)
-            outside = torch.zeros_like(p, dtype=torch.bool).scatter_(-1, index, ordered.cumsum(-1) - ordered >= top_p)
-            p = p.masked_fill(outside, 0.0)
+            p = p.masked_fill(outside_nucleus(p, top_p), 0.0)
         cumulated = p.cumsum(-1)
         mass = cumulated[:, -1:]
         u = torch.stack([row.uniforms[len(row.tokens) if not row.done else 0] for row in rows])  # type: ignore[index]

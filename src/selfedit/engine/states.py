@@ -32,9 +32,13 @@ class TokenStates:
     counts: list[list[int]]
     _body: Body
 
-    def logprobs(self, temperature: float = 1.0) -> Tensor:
-        """Log p of each target (M, fp32, nats) at this temperature; the whole vocabulary counts, top_p cuts nothing."""
-        return self._body.token_logprobs(self.hidden, self.targets, temperature)
+    def logprobs(self, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+        """Log p of each target (M, fp32, nats) under the distribution that is sampled from at this temperature and top_p.
+
+        A target counts as inside the nucleus even where it no longer is, so that it has a probability. What the cut leaves is
+        taken as given: no gradient goes through it.
+        """
+        return self._body.token_logprobs(self.hidden, self.targets, temperature, top_p)
 
     def entropies(self, temperature: float = 1.0) -> Tensor:
         """Entropy of the distribution of each target (M, fp32, nats)."""
