@@ -291,6 +291,9 @@ class LadderSettings(Section):
     middle_tasks: int = Field(
         16, ge=1, description="tasks of the rounds before the last, and of the controls that take the RL model apart"
     )
+    middle_rounds: tuple[int, ...] | Literal["all"] = Field(
+        "all", description="which of the rounds before the last get a rung, by number"
+    )
     passage_lr_factors: tuple[float, ...] = Field(
         (0.5, 1.0), description="multiples of inner.lr; the best on development is passage_only's"
     )

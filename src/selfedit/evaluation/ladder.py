@@ -191,8 +191,10 @@ class Ladder:
         return rung
 
     def _rounds(self) -> None:
-        last = len(self.trained.policies) - 1
+        last, shown = len(self.trained.policies) - 1, self.settings.ladder.middle_rounds
         for number, policy in enumerate(self.trained.policies[1:], start=1):
+            if number != last and shown != "all" and number not in shown:
+                continue
             tasks = self.tasks if number == last else self._fewer
             rung = self._written(f"round_{number}", policy, policy, tasks)
             self._follow("after", rung) if number == last else self._add(rung)

@@ -1,0 +1,150 @@
+"""Which algorithm teaches a policy best, for the same number of inner loops.
+
+    python -m benchmarks.algorithms --json algorithms.json
+
+Every algorithm trains the embedded base's policy for 10 rounds of about 120 inner loops, and is measured on the same held-out
+development passages of a seed before, half-way and at the end. `paper` is the published recipe: the single best of 5 edits by
+accuracy over 3 seeds; the others have 8 edits of one seed each for a passage and the gold answers' log-likelihood as reward. The
+winner and the paper's recipe then look at the test split, once (``--test``).
+
+Every (algorithm, seed) is a run directory of its own under ``--out``: stopped, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfedit.config import Settings, make_settings
+from selfedit.evaluation.experiment import run_experiment
+from selfedit.run import write_atomically
+from selfedit.stats import Interval, bootstrap_seeds
+
+from .inner_loop import say
+from .machine import describe
+
+SEEDS = (201, 202, 203, 204, 205)
+EDITS = {"per_task": 8}
+PAPER = {
+    "algorithm": {"rank_by": ["gain"], "keep": 1, "positive_only": False},
+    "edits": {"per_task": 5},
+    "inner": {"seeds": 3},
+}
+ARMS: dict[str, dict[str, Any]] = {
+    "paper": PAPER,
+    "rest_em": {"edits": EDITS},
+    "reinforce": {"edits": EDITS, "algorithm": {"name": "reinforce"}},
+    "grpo": {"edits": EDITS, "algorithm": {"name": "grpo"}},
+    "ppo": {"edits": EDITS, "algorithm": {"name": "ppo"}},
+}
+LOOPS_A_ROUND = 120
+
+
+def settings_for(
+    arm: str, seed: int, rounds: int, tasks: int, loops: int = LOOPS_A_ROUND, split: str = "dev"
+) -> Settings:
+    """One arm's run: ``tasks`` held-out passages, asked after rounds 0, half and the last."""
+    fields = ARMS[arm]
+    a_task = fields["edits"]["per_task"] * fields.get("inner", {}).get("seeds", 1)
+    return make_settings(
+        {
+            **fields,
+            "seed": seed,
+            "rounds": rounds,
+            "tasks": {"per_round": max(1, loops // a_task), "dev": 8, "evaluation": tasks, "split": split},
+            "ladder": {"rungs": ["base_edits", "rounds"], "middle_rounds": [rounds // 2], "middle_tasks": tasks},
+        }
+    )
+
+
+def run(out: Path, arm: str, seed: int, **how: Any) -> dict[str, Any]:
+    """The summary of one run, made or gone on with where it is not finished."""
+    return run_experiment(settings_for(arm, seed, **how), out / f"{arm}-{how.get('split', 'dev')}-seed-{seed}")
+
+
+def _rung(number: int) -> str:
+    return f"round_{number}" if number else "base_edits"
+
+
+def measured(summaries: Sequence[Mapping[str, Any]], rounds: int) -> dict[str, Any]:
+    """One algorithm's rows over its seeds."""
+    rows = []
+    for number in (0, rounds // 2, rounds):
+        found = bootstrap_seeds([list(s["per_task"][_rung(number)].values()) for s in summaries])
+        rows.append({"round": number, "accuracy": found.mean, "low": found.low, "high": found.high})
+    return {
+        "rounds": rows,
+        "seconds": sum(s["timing"]["total_seconds"] for s in summaries) / len(summaries),
+        "seeds": [s["seed"] for s in summaries],
+        "by_seed": [[row["accuracy"] for row in s["ladder"]] for s in summaries],
+        "verdicts": [[row["verdict"] for row in s["rounds"][1:]] for s in summaries],
+        "mean_rewards": [[row["mean_reward"] for row in s["rounds"][1:]] for s in summaries],
+    }
+
+
+def difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], last: str) -> Interval:
+    """Accuracy of the last round, ours less theirs, on the same tasks of each seed; the interval over seeds and tasks."""
+    pairs = zip(ours, theirs, strict=True)
+    return bootstrap_seeds(
+        [[a["per_task"][last][t] - b["per_task"][last][t] for t in a["per_task"][last]] for a, b in pairs]
+    )
+
+
+def measure(out: Path, arms: Sequence[str], seeds: Sequence[int], test: bool, **how: Any) -> dict[str, Any]:
+    """The comparison on development tasks and, if asked for, the one look at test tasks."""
+    rounds = how["rounds"]
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    for seed in seeds:  # seed by seed: a comparison that was stopped early is a fair one of fewer seeds
+        for arm in arms:
+            found[arm].append(run(out, arm, seed, **how))
+            last = found[arm][-1]["ladder"][-1]["accuracy"]
+            say(f"{arm}, seed {seed}: {found[arm][-1]['ladder'][0]['accuracy']:.3f} -> {last:.3f}")
+    table = {arm: measured(summaries, rounds) for arm, summaries in found.items()}
+    winner = max((arm for arm in arms if arm != "paper"), key=lambda arm: float(table[arm]["rounds"][-1]["accuracy"]))
+    made: dict[str, Any] = {
+        "machine": describe(),
+        "algorithms": table,
+        "winner": winner,
+        "how": {**how, "seeds": list(seeds)},
+    }
+    if "paper" in arms:
+        against = {arm: _row(difference(found[arm], found["paper"], _rung(rounds))) for arm in arms if arm != "paper"}
+        made["against_paper"] = against
+    if test:
+        looks = {arm: [run(out, arm, seed, **{**how, "split": "test"}) for seed in seeds] for arm in (winner, "paper")}
+        made["test"] = {
+            **_row(difference(looks[winner], looks["paper"], _rung(rounds))),
+            "rounds": {arm: measured(summaries, rounds)["rounds"] for arm, summaries in looks.items()},
+        }
+    return made
+
+
+def _row(interval: Interval) -> dict[str, float]:
+    return {"difference": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.algorithms", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", type=Path, required=True, help="where the numbers go")
+    parser.add_argument("--out", type=Path, default=Path("runs/algorithms"), help="directory of the runs")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--tasks", type=int, default=60, help="held-out passages of each seed")
+    parser.add_argument("--loops", type=int, default=LOOPS_A_ROUND, help="inner loops a round")
+    parser.add_argument("--test", action="store_true", help="then the one look at the test split")
+    asked = parser.parse_args(arguments)
+    how = {"rounds": asked.rounds, "tasks": asked.tasks, "loops": asked.loops}
+    made = measure(asked.out, asked.arms, asked.seeds, asked.test, **how)
+    write_atomically(asked.json, json.dumps(made, indent=1) + "\n")
+    print(json.dumps(made, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The comparison of algorithms runs, goes on where it was stopped, and its numbers are those of its runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import algorithms
+from selfedit.config import Settings
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same runs with short edits and inner loops of one step."""
+    plan = algorithms.settings_for
+
+    def short(*args: Any, **how: Any) -> Settings:
+        settings = plan(*args, **how)
+        small = {
+            "edits": {"max_new_tokens": 16},
+            "inner": {"steps": 1},
+            "tasks": {"dev": 1},
+            "model": {"dtype": "fp32"},
+        }
+        changed = {name: getattr(settings, name).model_copy(update=fields) for name, fields in small.items()}
+        return settings.model_copy(update=changed)
+
+    monkeypatch.setattr(algorithms, "settings_for", short)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_it_compares_on_equal_terms_and_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "algorithms.json"
+    few = ["--rounds", "2", "--tasks", "2", "--loops", "8", "--seeds", "1", "--arms", "paper", "reinforce"]
+    arguments = ["--json", str(file), "--out", str(tmp_path / "runs"), *few]
+    assert algorithms.main(arguments) == 0
+    made = json.loads(file.read_text())
+    rows = {arm: found["rounds"] for arm, found in made["algorithms"].items()}
+    assert [row["round"] for row in rows["paper"]] == [0, 1, 2]
+    assert rows["paper"][0]["accuracy"] == rows["reinforce"][0]["accuracy"]  # the same base on the same passages
+    assert made["winner"] == "reinforce"
+    gained = rows["reinforce"][-1]["accuracy"] - rows["paper"][-1]["accuracy"]
+    assert made["against_paper"]["reinforce"]["difference"] == pytest.approx(gained)
+    assert algorithms.main(arguments) == 0  # finished runs are looked up
+    assert json.loads(file.read_text()) == made
+
+
+def test_every_arm_spends_about_the_same_on_inner_loops() -> None:
+    for arm in algorithms.ARMS:
+        settings = algorithms.settings_for(arm, 1, rounds=10, tasks=60)
+        loops = settings.tasks.per_round * settings.edits.per_task * settings.inner.seeds
+        assert loops == 120
