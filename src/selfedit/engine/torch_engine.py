@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import ModelError, OutOfMemoryError, SettingsError, UpdateError
+from ..errors import ModelError, SettingsError, UpdateError
 from ..types import Completion, TrainSequence, Update
 from .base import Adapter, AdapterBank, Ids
 from .beside import Beside, Views, shared_views
 from .body import Body
 from .decode import Choose, Row, decode, greedy, make_row, sampler
 from .fit import Training, check, check_sequences
+from .limit import MemberLimit, Tell
 from .loading import Dtype, choose_device, load_model
 from .lora import Bank, LoraAdapter
 from .memory import ran_out
@@ -53,10 +53,8 @@ class TorchEngine:
         self._tokenizer = tokenizer
         self._layout = find_layout(model, targets, name)
         warn_of_strange(model, self._layout)
-        self._members_at_once, self._rows_at_once = members_at_once, rows_at_once
-        self._tokens_at_once = tokens_at_once
-        self._planned_members = members_at_once
-        self._tell: Callable[[int, str], None] | None = None
+        self._limit = MemberLimit(members_at_once)
+        self._rows_at_once, self._tokens_at_once = rows_at_once, tokens_at_once
         self._mounted: LoraAdapter | None = None
         self._shared: Views = {}
         ends = getattr(model.generation_config, "eos_token_id", None) or []
@@ -262,13 +260,12 @@ class TorchEngine:
         """
         layout = self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
         return Training(
-            # As many workers as before a halving: more of them would take what fewer members freed.
-            self._replicas(max(1, -(-len(updates) // self._planned_members))),
+            self._replicas(self._limit.workers(len(updates))),
             self._shared,
             layout,
             updates,
             init=_as_lora(init),
-            members_at_once=self._members_at_once,
+            members_at_once=self._limit.members,
         )
 
     def fit(
@@ -300,31 +297,15 @@ class TorchEngine:
                     raise
                 reason = " ".join(str(error).split())[:200]
             # Outside of the handler: the error held the frames, and they all that had been allocated.
-            self._halve(min(self._members_at_once, len(updates)), reason)
+            self._limit.halve(min(self._limit.members, len(updates)), reason)
 
-    def limit_members(self, members: int, tell: Callable[[int, str], None] | None = None) -> None:
+    def limit_members(self, members: int, tell: Tell | None = None) -> None:
         """Train at most so many members at once from now on; ``tell(members, reason)`` hears of fewer, if memory runs out.
 
         Raises:
             SettingsError: ``members`` is less than 1.
         """
-        if members < 1:
-            raise SettingsError(f"members_at_once is {members}; it must be at least 1")
-        self._members_at_once, self._tell = members, tell
-
-    def _halve(self, trained: int, reason: str) -> None:
-        """Half of those that trained together when memory ran out."""
-        if trained == 1:
-            raise OutOfMemoryError(
-                f"one member alone needs more memory than there is ({reason}); train on smaller batches or shorter sequences "
-                "(inner.batch_size, algorithm.batch_size, edits.max_new_tokens), at a lower rank, or with model.dtype = 'bf16'"
-            )
-        self._members_at_once = trained // 2
-        gc.collect()  # the workers' errors and frames hold each other, and the tensors of their cohorts
-        if self._body.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self._tell is not None:
-            self._tell(self._members_at_once, reason)
+        self._limit.set(members, tell)
 
     def bank(self, adapters: Sequence[Adapter]) -> Bank:
         """Adapters kept elsewhere, as a bank to ask.
