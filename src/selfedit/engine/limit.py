@@ -44,7 +44,7 @@ class MemberLimit:
                 f"one member alone needs more memory than there is ({reason}); train on smaller batches or shorter sequences "
                 "(inner.batch_size, algorithm.batch_size, edits.max_new_tokens), at a lower rank, or with model.dtype = 'bf16'"
             )
-        self.members = trained // 2
+        self.members = min(self.members, trained // 2)
         gc.collect()  # the workers' errors and frames hold each other, and the tensors of their cohorts
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

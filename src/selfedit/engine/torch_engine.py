@@ -19,8 +19,7 @@ from .decode import Choose, Row, decode, greedy, make_row, sampler
 from .fit import Training, check, check_sequences
 from .limit import MemberLimit, Tell
 from .loading import Dtype, choose_device, load_model
-from .lora import Bank, LoraAdapter
-from .memory import ran_out
+from .lora import Bank, Layout, LoraAdapter
 from .merging import merge
 from .score import ScoredTokens, mean_kl, token_logprobs
 from .targets import find_layout, warn_of_strange
@@ -243,9 +242,13 @@ class TorchEngine:
     def _text(self, row: Row) -> str:
         return self.decode(row.tokens[:-1] if row.finished else row.tokens)
 
-    def check(self, update: Update, init: Adapter | None = None) -> str | None:
-        """Why `fit` would refuse this update ("field: reason"), or None."""
-        return check(update, self._body, self._layout, _as_lora(init))
+    def check(self, update: Update, init: Adapter | None = None, *, targets: str | None = None) -> str | None:
+        """Why `fit` would refuse this update ("field: reason"), or None.
+
+        Raises:
+            ModelError: no module matches ``targets``.
+        """
+        return check(update, self._body, self._layout_of(targets), _as_lora(init))
 
     def training(
         self, updates: Sequence[Update], init: Adapter | None = None, *, targets: str | None = None
@@ -258,14 +261,13 @@ class TorchEngine:
             UpdateError: an update can't be trained on.
             ModelError: no module matches ``targets``.
         """
-        layout = self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
         return Training(
             self._replicas(self._limit.workers(len(updates))),
             self._shared,
-            layout,
+            self._layout_of(targets),
             updates,
             init=_as_lora(init),
-            members_at_once=self._limit.members,
+            limit=self._limit,
         )
 
     def fit(
@@ -279,25 +281,16 @@ class TorchEngine:
         """Train every update from its own seed's initial adapter (or ``init``); members never see each other.
 
         ``on_step(done, total)`` counts the members' optimiser steps. Afterwards ``bank.shift`` says what reached the outputs;
-        otherwise as `training`. Where memory runs out, all of ``updates`` are trained again by half as many members at once
-        (`limit_members`).
+        otherwise as `training`.
 
         Raises:
             UpdateError: an update can't be trained on; nothing was trained then.
             OutOfMemoryError: a single member does not fit.
         """
-        while True:
-            try:
-                training = self.training(updates, init, targets=targets)
-                bank = training.run(on_step=on_step)
-                bank.shift = training.shifts(self._tokens_at_once)
-                return bank
-            except RuntimeError as error:
-                if not ran_out(error):
-                    raise
-                reason = " ".join(str(error).split())[:200]
-            # Outside of the handler: the error held the frames, and they all that had been allocated.
-            self._limit.halve(min(self._limit.members, len(updates)), reason)
+        training = self.training(updates, init, targets=targets)
+        bank = training.run(on_step=on_step)
+        bank.shift = training.shifts(self._tokens_at_once)
+        return bank
 
     def limit_members(self, members: int, tell: Tell | None = None) -> None:
         """Train at most so many members at once from now on; ``tell(members, reason)`` hears of fewer, if memory runs out.
@@ -358,6 +351,9 @@ class TorchEngine:
     def base_sha256(self) -> str:
         """Hash of the base's live tensors."""
         return self._body.sha256()
+
+    def _layout_of(self, targets: str | None) -> Layout:
+        return self._layout if targets is None else find_layout(self._body.model, targets, self._body.name)
 
     def _replicas(self, n: int) -> list[Body]:
         """The body and, on CPUs, replicas of it: ``n`` in all, at most one for each thread."""
