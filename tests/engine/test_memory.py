@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from selfedit.config import AtOnce
 from selfedit.engine import fit, memory
 from selfedit.engine.beside import Beside
+from selfedit.engine.body import Body
 from selfedit.engine.cohort import Cohort
 from selfedit.engine.loading import DTYPES, load_outline
 from selfedit.engine.memory import GIB, Costs, Load, adapter_size, fitting, most_useful, split
@@ -270,12 +271,48 @@ def test_fewer_members_are_not_made_up_for_by_more_workers(
     assert len(engine._bodies) == 2
 
 
-def test_one_member_that_does_not_fit_is_an_error_with_a_next_step(
-    llama: TorchEngine, monkeypatch: pytest.MonkeyPatch
+def test_single_members_that_do_not_fit_beside_each_other_train_one_after_another(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    updates = [update(k, steps=2) for k in range(5)]
+    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=k) for k in (2, 1)]
+    at_one = engines[1].fit(updates)
+    workers, tried, told = fit.on_workers, [], []
+
+    def limited(bodies: Sequence[Body], pieces: Sequence[Any], work: Any) -> None:
+        beside = min(len(bodies), len(pieces))
+        tried.append((len(pieces[0]), beside))
+        if beside * len(pieces[0]) > 1:
+            raise FULL
+        workers(bodies, pieces, work)
+
+    monkeypatch.setattr(fit, "on_workers", limited)
+    engines[0].limit_members(2, lambda members, reason: told.append(members))
+    torch.set_num_threads(3)
+    try:
+        bank = engines[0].fit(updates)
+        assert tried == [(2, 3), (1, 3), (1, 1)]
+        engines[0].fit(updates)
+        assert tried[3:] == [(1, 1)]  # for good
+    finally:
+        torch.set_num_threads(1)
+    assert told == [1, 1]
+    assert torch.equal(bank.flat, at_one.flat)
+    assert bank.shift == at_one.shift
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_member_that_does_not_fit_is_an_error_with_a_next_step(
+    threads: int, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=1)
     room_for(0, FULL, monkeypatch)
-    with pytest.raises(OutOfMemoryError, match=r"(?s)2 GiB.*inner\.batch_size") as caught:
-        llama.fit([update(1)])
+    torch.set_num_threads(threads)
+    try:
+        with pytest.raises(OutOfMemoryError, match=r"(?s)2 GiB.*inner\.batch_size") as caught:
+            engine.fit([update(1), update(2)])
+    finally:
+        torch.set_num_threads(1)
     assert isinstance(caught.value, MemoryError)
 
 

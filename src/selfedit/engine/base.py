@@ -156,6 +156,7 @@ class Engine(Protocol):
 
         Where memory runs out in `fit` or a `Training`, the engine halves their number for good, calls ``tell(members, reason)``
         and trains all updates of that call again; its numbers are those of one number of members, whatever happened before.
+        Single members that trained beside each other, on threads of their own, train one after another first (told as 1).
         """
         ...
 

@@ -116,7 +116,9 @@ class Training:
     def _begin(self) -> None:
         """Nobody has made a step yet. Callers may hold the bank, so it stays; its rows are written anew as members train."""
         self._members = [Member(k, update, 0) for k, update in enumerate(self._updates)]
-        self._members_at_once, self._together, self._calls_made = self._limit.members, 1, 0
+        self._bodies = self._bodies[: self._limit.workers(len(self._updates))]
+        self._members_at_once, self._calls_made = self._limit.members, 0
+        self._together = self._beside = 1  # members in the largest cohort, and cohorts at a time, of the work under way
         self.bank.failed.clear()
         self.bank.trained_tokens, self.bank.losses = [0] * len(self._members), [[] for _ in self._members]
 
@@ -144,6 +146,7 @@ class Training:
         def measure() -> list[float]:
             self._catch_up(None)
             self._together = min(self._members_at_once, len(self._members))
+            self._beside = min(len(self._bodies), -(-len(self._members) // self._members_at_once))
             return shifts(self._bodies, self._shared, self.bank, self._updates, self._members_at_once, tokens_at_once)
 
         return self._within_memory(measure)
@@ -163,7 +166,7 @@ class Training:
                     raise
                 reason = " ".join(str(error).split())[:200]
             # Outside of the handler: the error held the frames, and they all that had been allocated.
-            self._limit.halve(self._together, reason)
+            self._limit.lower(self._together, self._beside, reason)
             self._begin()
 
     def _catch_up(self, on_step: OnStep | None) -> None:
@@ -192,7 +195,7 @@ class Training:
 
         if moving:
             planned = cohorts(moving, self._members_at_once)
-            self._together = max(map(len, planned))
+            self._together, self._beside = max(map(len, planned)), min(len(self._bodies), len(planned))
             on_workers(self._bodies, planned, train)
 
 
