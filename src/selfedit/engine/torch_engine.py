@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ModelError, SettingsError, UpdateError
 from ..types import Completion, TrainSequence, Update
+from . import texts
 from .base import Adapter, AdapterBank, Ids
 from .beside import Beside, Views, shared_views
 from .body import Body
@@ -158,17 +158,11 @@ class TorchEngine:
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a text that starts a document (with the tokenizer's own special tokens)."""
-        return self._ids(text, start=True)
+        return texts.encode(self._tokenizer, text, start=True)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text that continues one; special tokens spelled out in it are plain text."""
-        return self._ids(text, start=False)
-
-    def _ids(self, text: str, *, start: bool, plain: bool = True) -> list[int]:
-        return cast(
-            list[int],
-            self._tokenizer(text, add_special_tokens=start, split_special_tokens=plain, verbose=False)["input_ids"],
-        )
+        return texts.encode(self._tokenizer, text, start=False)
 
     def decode(self, ids: Ids) -> str:
         """Token ids as text, special tokens left out."""
@@ -176,24 +170,11 @@ class TorchEngine:
 
     def chat(self, prompt: str) -> str:
         """The prompt in the model's chat template, to read (unchanged without one); feed the model `encode_chat`."""
-        if not self._tokenizer.chat_template:
-            return prompt
-        turn = [{"role": "user", "content": prompt}]
-        return cast(str, self._tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+        return texts.chat(self._tokenizer, prompt)
 
     def encode_chat(self, prompt: str) -> list[int]:
         """Token ids of `chat`: the template's special tokens count, those spelled out in the prompt are plain text."""
-        if not self._tokenizer.chat_template:
-            return self.encode_prompt(prompt)
-        # A stand-in that no prompt contains and no tokenizer treats specially shows where the prompt goes.
-        marker = "qz" + hashlib.sha256(prompt.encode()).hexdigest()
-        parts = self.chat(marker).split(marker)
-        if len(parts) != 2:
-            raise ModelError(
-                "the chat template does not show the user's text exactly once; clear it to use plain prompts"
-            )
-        before, after = (self._ids(part, start=False, plain=False) for part in parts)
-        return [*before, *self.encode(prompt), *after]
+        return texts.encode_chat(self._tokenizer, prompt)
 
     def sample(
         self, prompts: Sequence[Ids], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, top_p: float
