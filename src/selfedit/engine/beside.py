@@ -131,13 +131,15 @@ class Beside:
         self._members = _Members(views, scale.to(dtype)[:, None, None], grads)
         self._anchor = None if grads is None else torch.zeros((), requires_grad=True)
 
-    def settle_gradients(self) -> None:
-        """After a backward pass: the gradients of modules that the forward did not use are 0."""
+    def settle_gradients(self) -> set[str]:
+        """After a backward pass: the gradients of modules that the forward did not use are 0. Returns those that it did."""
         for path, places in (self._members.grads or {}).items():
             if path not in self._members.written:
                 for place in places:
                     place.zero_()
+        used = set(self._members.written)
         self._members.written.clear()
+        return used
 
     def __enter__(self) -> Beside:
         try:

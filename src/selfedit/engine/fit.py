@@ -92,8 +92,10 @@ class Training:
         *,
         init: LoraAdapter | None,
         limit: MemberLimit,
+        routed: bool = False,
     ) -> None:
-        """Nothing is trained yet. ``bodies`` are replicas of one model; ``shared`` stays fixed under all members.
+        """Nothing is trained yet. ``bodies`` are replicas of one model; ``shared`` stays fixed under all members; ``routed``:
+        they can't share a forward (`Routing.meets`).
 
         Raises:
             UpdateError: an update can't be trained on, or there are none.
@@ -105,10 +107,11 @@ class Training:
         if reasons:
             raise UpdateError("; ".join(reasons) + " (engine.check(update) tells beforehand)")
         self._bodies, self._shared, self._init, self._limit = bodies, shared, init, limit
-        self._updates = updates
+        self._updates, self._routed = updates, routed
         layout = layout.with_rank(max(u.rank for u in updates))
         self.bank = _empty_bank(layout, updates, bodies[0].device)
-        self._first_layer = first_adapted(bodies[0], layout)
+        # What lies below is not reused where tokens are routed: padding would come from there as zeros (`pack`'s echo).
+        self._first_layer = 0 if routed else first_adapted(bodies[0], layout)
         self._calls: list[tuple[int | None, tuple[int, ...]]] = []  # until, members
         self._broken = False
         self._begin()
@@ -117,7 +120,7 @@ class Training:
         """Nobody has made a step yet. Callers may hold the bank, so it stays; its rows are written anew as members train."""
         self._members = [Member(k, update, 0) for k, update in enumerate(self._updates)]
         self._bodies = self._bodies[: self._limit.workers(len(self._updates))]
-        self._members_at_once, self._calls_made = self._limit.members, 0
+        self._members_at_once, self._calls_made = 1 if self._routed else self._limit.members, 0
         self._together = self._beside = 1  # members in the largest cohort, and cohorts at a time, of the work under way
         self.bank.failed.clear()
         self.bank.trained_tokens, self.bank.losses = [0] * len(self._members), [[] for _ in self._members]
@@ -187,7 +190,7 @@ class Training:
         progress = _Progress(sum(member.left for member in moving), on_step)
 
         def train(body: Body, chains: Sequence[Sequence[Member]]) -> Steps:
-            cohort = Cohort(body, self.bank, chains, self._init, self._first_layer)
+            cohort = Cohort(body, self.bank, chains, self._init, self._first_layer, self._routed)
             with Beside(body.model, self._shared, [t.path for t in self.bank.layout.targets]) as place:
                 while cohort.active:
                     progress.add(cohort.step(place))

@@ -21,6 +21,7 @@ from .limit import MemberLimit, Tell
 from .loading import Dtype, choose_device, load_model
 from .lora import Bank, Layout, LoraAdapter
 from .merging import merge
+from .routing import Routing
 from .score import ScoredTokens, mean_kl, token_logprobs
 from .targets import find_layout, warn_of_strange
 
@@ -52,6 +53,8 @@ class TorchEngine:
         self._tokenizer = tokenizer
         self._layout = find_layout(model, targets, name)
         warn_of_strange(model, self._layout)
+        self._routing = Routing.of(self._body)
+        self._routing.warn(self._layout, model)
         self._limit = MemberLimit(members_at_once)
         self._rows_at_once, self._tokens_at_once = rows_at_once, tokens_at_once
         self._mounted: LoraAdapter | None = None
@@ -189,7 +192,7 @@ class TorchEngine:
             raise SettingsError(f"{len(prompts)} prompts but {len(seeds)} seeds; give one seed a prompt")
         choose = sampler(temperature, top_p)
         rows = [make_row(self._body, 0, p, max_new_tokens, s) for p, s in zip(prompts, seeds, strict=True)]
-        self._decode(None, rows, choose)
+        self._decode(None, [rows], choose)
         return [
             Completion(row.prompt, tuple(row.tokens), tuple(row.logprobs), self._text(row), row.finished)
             for row in rows
@@ -205,20 +208,21 @@ class TorchEngine:
         """
         mine = self._members(bank, len(prompts))
         rows = [[make_row(self._body, k, p, max_new_tokens) for p in asked] for k, asked in enumerate(prompts)]
-        self._decode(mine, [row for group in rows for row in group], greedy)
+        self._decode(mine, rows, greedy)
         return [[self._text(row) for row in group] for group in rows]
 
-    def _decode(self, bank: Bank | None, rows: Sequence[Row], choose: Choose) -> None:
+    def _decode(self, bank: Bank | None, groups: Sequence[Sequence[Row]], choose: Choose) -> None:
         with self._beside(self._paths(bank)) as place:
-            decode(
-                self._body,
-                place,
-                bank,
-                rows,
-                choose=choose,
-                stops=self._stops,
-                rows_at_once=self._rows_at_once,
-            )
+            for together in self._routing.forwards(bank, groups):
+                decode(
+                    self._body,
+                    place,
+                    bank,
+                    [row for group in together for row in group],
+                    choose=choose,
+                    stops=self._stops,
+                    rows_at_once=self._rows_at_once,
+                )
 
     def _text(self, row: Row) -> str:
         return self.decode(row.tokens[:-1] if row.finished else row.tokens)
@@ -242,13 +246,17 @@ class TorchEngine:
             UpdateError: an update can't be trained on.
             ModelError: no module matches ``targets``.
         """
+        layout = self._layout_of(targets)
+        if targets is not None and len(updates) > 1:
+            self._routing.warn(layout, self.model)
         return Training(
             self._replicas(self._limit.workers(len(updates))),
             self._shared,
-            self._layout_of(targets),
+            layout,
             updates,
             init=_as_lora(init),
             limit=self._limit,
+            routed=self._routing.meets(layout),
         )
 
     def fit(
@@ -305,7 +313,11 @@ class TorchEngine:
             sequences.append([TrainSequence((*p, *c), (False,) * len(p) + (True,) * len(c)) for p, c in row])
         self._check([sequence for row in sequences for sequence in row])
         with self._beside(self._paths(mine)) as place:
-            return token_logprobs(self._body, place, mine, sequences, self._tokens_at_once)
+            parts = [
+                token_logprobs(self._body, place, mine, together, self._tokens_at_once)
+                for together in self._routing.forwards(mine, sequences)
+            ]
+        return [[one for part in parts for one in part[k]] for k in range(len(sequences))]
 
     def sequence_loss(self, sequences: Sequence[TrainSequence]) -> list[float]:
         """Mean loss per target token of each sequence under the mounted model (perplexity is exp of it).
