@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from made_updates import sequence, update
 from torch.profiler import ProfilerActivity, profile
 
 from selfedit.config import AtOnce
-from selfedit.engine import memory
+from selfedit.engine import fit, memory
 from selfedit.engine.beside import Beside
-from selfedit.engine.fit import Cohort
+from selfedit.engine.body import Body
+from selfedit.engine.cohort import Cohort
 from selfedit.engine.loading import DTYPES, load_outline
 from selfedit.engine.memory import GIB, Costs, Load, adapter_size, fitting, most_useful, split
 from selfedit.engine.reference import distance
@@ -195,6 +197,67 @@ def test_where_memory_runs_out_half_as_many_train_at_once_and_the_numbers_are_th
     assert not any("forward" in vars(module) for module in engines[0].model.modules())
 
 
+def test_a_paused_training_that_runs_out_begins_again_with_fewer_members_at_once(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates = [update(k, steps=6) for k in range(6)]
+    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=k) for k in (6, 2)]
+    trainings = [engine.training(updates) for engine in engines]
+    banks = [training.run(until=2) for training in trainings]
+    early = banks[0].adapter(1)
+    for training in trainings:
+        training.run(until=4, members=[0, 2, 3, 4, 5])
+    step, seen = Cohort.step, []
+
+    def limited(self: Cohort, place: Beside) -> int:
+        if self.active > 2 and self._slots[0].step == 5:
+            raise FULL
+        return step(self, place)
+
+    monkeypatch.setattr(Cohort, "step", limited)
+    for training, bank in zip(trainings, banks, strict=True):
+        assert training.run(members=[0, 2, 3, 4], on_step=lambda done, total: seen.append((done, total))) is bank
+    assert torch.equal(banks[0].flat, banks[1].flat)
+    assert banks[0].losses == banks[1].losses
+    assert banks[0].trained_tokens == banks[1].trained_tokens
+    assert [len(losses) for losses in banks[0].losses] == [6, 2, 6, 6, 6, 4]
+    assert distance(banks[0].adapter(1), early) <= 1e-4  # who was dropped before the memory ran out is there again
+    assert {total for _, total in seen} == {8}  # of the call alone, not of what is repeated
+
+
+def test_memory_that_runs_out_after_the_training_is_the_same(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates = [update(k, steps=2) for k in range(4)]
+    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=k) for k in (4, 2)]
+    at_two, measure = engines[1].fit(updates), fit.shifts
+
+    def limited(*arguments: Any) -> list[float]:
+        if arguments[4] > 2:  # members_at_once
+            raise FULL
+        return measure(*arguments)
+
+    monkeypatch.setattr(fit, "shifts", limited)
+    bank = engines[0].fit(updates)
+    assert torch.equal(bank.flat, at_two.flat)
+    assert bank.shift == at_two.shift
+
+
+def test_adapters_that_do_not_fit_together_are_an_error_with_a_next_step(
+    llama: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zeros = torch.zeros
+
+    def limited(*shape: Any, **kind: Any) -> torch.Tensor:
+        if shape[0] == 3:
+            raise NO_RAM
+        return zeros(*shape, **kind)
+
+    monkeypatch.setattr(torch, "zeros", limited)
+    with pytest.raises(OutOfMemoryError, match=r"adapters of 3 updates.*model\.members_at_once"):
+        llama.fit([update(1)] * 3)
+
+
 def test_fewer_members_are_not_made_up_for_by_more_workers(
     checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,12 +271,48 @@ def test_fewer_members_are_not_made_up_for_by_more_workers(
     assert len(engine._bodies) == 2
 
 
-def test_one_member_that_does_not_fit_is_an_error_with_a_next_step(
-    llama: TorchEngine, monkeypatch: pytest.MonkeyPatch
+def test_single_members_that_do_not_fit_beside_each_other_train_one_after_another(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    updates = [update(k, steps=2) for k in range(5)]
+    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=k) for k in (2, 1)]
+    at_one = engines[1].fit(updates)
+    workers, tried, told = fit.on_workers, [], []
+
+    def limited(bodies: Sequence[Body], pieces: Sequence[Any], work: Any) -> None:
+        beside = min(len(bodies), len(pieces))
+        tried.append((len(pieces[0]), beside))
+        if beside * len(pieces[0]) > 1:
+            raise FULL
+        workers(bodies, pieces, work)
+
+    monkeypatch.setattr(fit, "on_workers", limited)
+    engines[0].limit_members(2, lambda members, reason: told.append(members))
+    torch.set_num_threads(3)
+    try:
+        bank = engines[0].fit(updates)
+        assert tried == [(2, 3), (1, 3), (1, 1)]
+        engines[0].fit(updates)
+        assert tried[3:] == [(1, 1)]  # for good
+    finally:
+        torch.set_num_threads(1)
+    assert told == [1, 1]
+    assert torch.equal(bank.flat, at_one.flat)
+    assert bank.shift == at_one.shift
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_member_that_does_not_fit_is_an_error_with_a_next_step(
+    threads: int, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=1)
     room_for(0, FULL, monkeypatch)
-    with pytest.raises(OutOfMemoryError, match=r"(?s)2 GiB.*inner\.batch_size") as caught:
-        llama.fit([update(1)])
+    torch.set_num_threads(threads)
+    try:
+        with pytest.raises(OutOfMemoryError, match=r"(?s)2 GiB.*inner\.batch_size") as caught:
+            engine.fit([update(1), update(2)])
+    finally:
+        torch.set_num_threads(1)
     assert isinstance(caught.value, MemoryError)
 
 

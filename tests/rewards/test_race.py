@@ -3,12 +3,17 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Collection
+from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selfedit.config import make_settings
+from selfedit.edits.text import ParsedEdit
+from selfedit.engine.beside import Beside
+from selfedit.engine.cohort import Cohort
 from selfedit.errors import SettingsError
 from selfedit.evaluation.experiment import load_engine
 from selfedit.rewards.outcomes import Rewarder, Trial, parse_edit
@@ -98,19 +103,89 @@ def test_a_plan_that_cannot_be_raced_is_refused(wrong: dict[str, object]) -> Non
         RacePlan(**wrong)  # type: ignore[arg-type]
 
 
-def test_edits_race_on_the_engine() -> None:
+@pytest.fixture(scope="module")
+def rewarder() -> Rewarder:
     settings = make_settings({"inner": {"steps": 8}})
-    engine = load_engine(settings)
-    rewarder, tasks = Rewarder(engine, settings), draw_tasks("dev", ("e1",), 2, seed=5)
+    return Rewarder(load_engine(settings), settings)
+
+
+@pytest.fixture(scope="module")
+def trials(rewarder: Rewarder) -> list[Trial]:
+    """Two tasks' edits, three of each, the first of them the gold one."""
+    tasks = draw_tasks("dev", ("e1",), 2, seed=5)
     texts = [[task.gold_edit, "There is nothing to say.", "Nothing."] for task in tasks]
-    trials = [
-        Trial(f"{t}/{i}", task, parse_edit(engine, settings, task, text), 10 * t + i)
+    return [
+        Trial(f"{t}/{i}", task, parse_edit(rewarder.engine, rewarder.settings, task, text), 10 * t + i)
         for t, (task, row) in enumerate(zip(tasks, texts, strict=True))
         for i, text in enumerate(row)
     ]
-    found = race([[0, 1, 2], [3, 4, 5]], EditRunner(rewarder, trials), RacePlan(marks=(0.5,), seeds=2))
+
+
+GROUPS, PLAN = [[0, 1, 2], [3, 4, 5]], RacePlan(marks=(0.5,), seeds=2)
+
+
+def test_edits_race_on_the_engine(rewarder: Rewarder, trials: list[Trial]) -> None:
+    found = race(GROUPS, EditRunner(rewarder, trials), PLAN)
     assert found.best == [0, 3]
     assert all(math.isfinite(v) for values in found.values.values() for v in values)
-    whole = engine.fit([rewarder.update_for(trial.parsed, trial.seed) for trial in trials])
+    whole = rewarder.engine.fit([rewarder.update_for(trial.parsed, trial.seed) for trial in trials])
     likely = rewarder.likelihoods(whole, {k: trial.task for k, trial in enumerate(trials)})
     assert found.values[0][0] == pytest.approx(likely[0], abs=0.05)
+
+
+def test_an_edit_that_cannot_be_trained_on_loses_and_the_others_race_as_without_it(
+    rewarder: Rewarder, trials: list[Trial]
+) -> None:
+    empty = replace(trials[0], parsed=ParsedEdit((), reason="no usable line"))
+    runner = EditRunner(rewarder, [empty, *trials])
+    values = runner.advance(0.5, range(7)) | runner.repeat([0], 1)
+    assert values[0] == -math.inf
+    alone = EditRunner(rewarder, trials).advance(0.5, range(6))
+    assert {c - 1: v for c, v in values.items() if c} == alone
+    assert race([[0, 1, 2, 3], [4, 5, 6]], EditRunner(rewarder, [empty, *trials]), PLAN).best == [1, 4]
+
+
+def test_a_race_of_nothing_but_unusable_edits_ends(rewarder: Rewarder, trials: list[Trial]) -> None:
+    empty = [replace(trial, parsed=ParsedEdit((), reason="no usable line")) for trial in trials[:2]]
+    found = race([[0], [1]], EditRunner(rewarder, empty), PLAN)
+    assert found.best == [0, 1]
+    assert found.values[0][0] == -math.inf
+
+
+def test_whether_an_edit_can_be_trained_on_depends_on_the_races_targets(trials: list[Trial]) -> None:
+    settings = make_settings({"inner": {"steps": 2, "rank": 300}, "model": {"targets": "down_proj"}})
+    rewarder = Rewarder(load_engine(settings), settings)
+    assert math.isfinite(EditRunner(rewarder, trials[:1]).advance(1.0, [0])[0])
+    assert EditRunner(rewarder, trials[:1], targets="up_proj").advance(1.0, [0]) == {0: -math.inf}
+
+
+def test_a_race_does_not_go_backwards(rewarder: Rewarder, trials: list[Trial]) -> None:
+    runner = EditRunner(rewarder, trials)
+    before = runner.advance(0.5, [0, 1])
+    assert runner.advance(0.5, [0, 1]) == before
+    with pytest.raises(SettingsError, match=r"reached 0\.5.*back to 0\.25.*new EditRunner"):
+        runner.advance(0.25, [0])
+
+
+def test_a_race_that_runs_out_of_memory_ends_as_one_with_half_as_many_at_once(
+    rewarder: Rewarder, trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewarder.engine.limit_members(2)
+    at_two = race(GROUPS, EditRunner(rewarder, trials), PLAN)
+    told: list[int] = []
+    step = Cohort.step
+
+    def limited(cohort: Cohort, place: Beside) -> int:
+        # There is room for six of them up to the mark, and behind it not even for the four that are left.
+        if cohort.active > 2 and cohort._slots[0].step >= 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(cohort, place)
+
+    monkeypatch.setattr(Cohort, "step", limited)
+    rewarder.engine.limit_members(8, lambda members, reason: told.append(members))
+    try:
+        raced = race(GROUPS, EditRunner(rewarder, trials), PLAN)
+    finally:
+        rewarder.engine.limit_members(8)
+    assert told == [2]
+    assert raced == at_two

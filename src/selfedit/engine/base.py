@@ -64,7 +64,11 @@ class Training(Protocol):
         ...
 
     def run(self, until: int | None = None, members: Collection[int] | None = None) -> AdapterBank:
-        """Train ``members`` (None: all) up to step ``until`` (None: to their ends); a pause changes nothing for a member."""
+        """Train ``members`` (None: all) up to step ``until`` (None: to their ends); a pause changes nothing for a member.
+
+        Where memory runs out, half as many train at once from then on (`Engine.limit_members`), and all that this training was
+        asked for so far is trained again.
+        """
         ...
 
 
@@ -151,7 +155,7 @@ class Engine(Protocol):
         """One completion a prompt; a row's text depends on its prompt and seed alone, not on its neighbours."""
         ...
 
-    def check(self, update: Update, init: Adapter | None = None) -> str | None:
+    def check(self, update: Update, init: Adapter | None = None, *, targets: str | None = None) -> str | None:
         """Why `fit` would refuse this update ("field: reason"), or None: lets a caller mark it invalid instead."""
         ...
 
@@ -178,8 +182,9 @@ class Engine(Protocol):
     def limit_members(self, members: int, tell: Callable[[int, str], None] | None = None) -> None:
         """Train at most so many members at once from now on.
 
-        Where memory runs out in `fit`, the engine halves their number for good, calls ``tell(members, reason)`` and trains all
-        updates of that call again; a call's numbers are those of one number of members, whatever happened before.
+        Where memory runs out in `fit` or a `Training`, the engine halves their number for good, calls ``tell(members, reason)``
+        and trains all updates of that call again; its numbers are those of one number of members, whatever happened before.
+        Single members that trained beside each other, on threads of their own, train one after another first (told as 1).
         """
         ...
 

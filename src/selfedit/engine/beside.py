@@ -37,13 +37,15 @@ class _Members:
     grads: Views | None = None
     written: set[str] = field(default_factory=set)
 
-    def settle(self) -> None:
-        """After a backward pass: the gradients of modules that the forward did not use are 0."""
+    def settle(self) -> set[str]:
+        """After a backward pass: the gradients of modules that the forward did not use are 0. Returns those that it did."""
         for path, places in (self.grads or {}).items():
             if path not in self.written:
                 for place in places:
                     place.zero_()
+        used = set(self.written)
         self.written.clear()
+        return used
 
 
 class _Product(torch.autograd.Function):
@@ -165,9 +167,9 @@ class Beside:
         self.bind(bank.layout.views(bank.flat.detach().to(dtype)), bank.scale, bank.layout.views(grads))
         self._anchor = cast(Tensor, _Rows.apply(bank.flat, self._members, grads))
 
-    def settle_gradients(self) -> None:
-        """After a backward pass: the gradients of modules that the forward did not use are 0."""
-        self._members.settle()
+    def settle_gradients(self) -> set[str]:
+        """After a backward pass: the gradients of modules that the forward did not use are 0. Returns those that it did."""
+        return self._members.settle()
 
     def __enter__(self) -> Beside:
         try:

@@ -71,16 +71,28 @@ class Cohort:
     """
 
     def __init__(
-        self, body: Body, bank: Bank, chains: Sequence[Sequence[Member]], init: LoraAdapter | None, first_layer: int = 0
+        self,
+        body: Body,
+        bank: Bank,
+        chains: Sequence[Sequence[Member]],
+        init: LoraAdapter | None,
+        first_layer: int = 0,
+        routed: bool = False,
     ) -> None:
-        """``first_layer``: layers below it are adapted by nobody, and what they give is reused (`upper.first_adapted`)."""
+        """``first_layer``: layers below it are adapted by nobody, and what they give is reused (`upper.first_adapted`).
+
+        ``routed``: a step may leave some modules without any token. Those stay as they are, moments and count too, as torch
+        leaves parameters without a gradient; so each module's part of a row is optimised on its own.
+        """
         self._body, self._bank, self._init = body, bank, init
         self._upper = Upper(body, first_layer) if first_layer else None
         self._lower: dict[int, list[Tensor]] = {}
         self.rows = torch.zeros(len(chains), bank.layout.width, device=body.device)
         self.grads, self.first, self.second = (torch.zeros_like(self.rows) for _ in range(3))
         self._work = self.rows if body.dtype == torch.float32 else self.rows.to(body.dtype)
-        self._counts = [torch.zeros((), device=body.device) for _ in chains]
+        self._routed, self._used = routed, set[str]()
+        self._parts = bank.layout.parts if routed else {"": slice(0, bank.layout.width)}
+        self._counts = [torch.zeros(len(self._parts), device=body.device) for _ in chains]
         self._scale = torch.zeros(len(chains), device=body.device)
         self._following = [deque(chain) for chain in chains]
         self._slots = [self._seat(row) for row in range(len(chains))]
@@ -97,7 +109,7 @@ class Cohort:
         if active != self._bound:
             self._bind(active, place)
         batches = [[m.update.sequences[i] for i in m.order[m.step]] for m in self._slots]
-        packed = pack(batches, self._body.half_cost, self._body.device)
+        packed = pack(batches, self._body.half_cost, self._body.device, echo=self._routed)
         losses = self._backward(self._hidden(packed), packed, place)
         norms = torch.linalg.vector_norm(self.grads[:active], dim=1)
         self._settle(losses, norms.tolist(), batches)
@@ -162,7 +174,7 @@ class Cohort:
         # Split, not a weighted product: 0 * NaN would carry a member's NaN to the others.
         losses = torch.stack([part.mean() for part in torch.split(each, packed.member_counts)])
         losses.sum().backward()  # type: ignore[no-untyped-call]
-        place.settle_gradients()
+        self._used = place.settle_gradients()
         return losses.tolist()  # type: ignore[no-any-return]
 
     def _settle(self, losses: list[float], norms: list[float], batches: list[list[TrainSequence]]) -> None:
@@ -184,16 +196,19 @@ class Cohort:
     @torch.no_grad()
     def _optimise(self, norms: Tensor) -> None:
         """Clip and AdamW, in one pass over each row that is alive."""
+        parts = {i: p for i, (path, p) in enumerate(self._parts.items()) if path in self._used or not self._routed}
         for row, member in enumerate(self._slots):
             if member.number in self._bank.failed:
                 continue
+            state = (self.rows, self.grads, self.first, self.second)
+            rows, grads, first, second = ([tensor[row, part] for part in parts.values()] for tensor in state)
             adamw(
-                [self.rows[row]],
-                [self.grads[row]],
-                [self.first[row]],
-                [self.second[row]],
+                rows,
+                grads,
+                first,
+                second,
                 [],
-                [self._counts[row]],
+                [self._counts[row][i] for i in parts],
                 fused=True,
                 # Gradients are divided by this: torch.nn.utils.clip_grad_norm_'s arithmetic.
                 grad_scale=((norms[row] + 1e-6) / member.update.max_grad_norm).clamp(min=1.0),

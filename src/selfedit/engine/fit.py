@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from threading import Lock
+from typing import TypeVar
 
 import torch
 
-from ..errors import UpdateError
+from ..errors import OutOfMemoryError, UpdateError
 from ..types import TrainSequence, Update
 from .beside import Beside, Views
 from .body import Body
 from .cohort import Cohort, Member
 from .delivery import shifts
+from .limit import MemberLimit
 from .lora import Bank, Layout, LoraAdapter
+from .memory import GIB, ran_out
 from .upper import first_adapted
 from .workers import Steps, on_workers
 
 OnStep = Callable[[int, int], None]
+Result = TypeVar("Result")
 
 
 def check(update: Update, body: Body, layout: Layout, init: LoraAdapter | None = None) -> str | None:
@@ -72,7 +76,12 @@ def tokens_per_step(update: Update) -> float:
 
 
 class Training:
-    """Updates on their way, in cohorts of ``members_at_once``. ``bank`` has every member's weights of where it stands."""
+    """Updates on their way, in cohorts of as many members as ``limit`` allows. ``bank`` has every member's weights of where
+    it stands.
+
+    Where memory runs out, the limit is lowered for good and all that was asked so far is trained again from the start: the
+    numbers are those of one number of members at once, whatever happened before.
+    """
 
     def __init__(
         self,
@@ -82,26 +91,39 @@ class Training:
         updates: Sequence[Update],
         *,
         init: LoraAdapter | None,
-        members_at_once: int,
+        limit: MemberLimit,
+        routed: bool = False,
     ) -> None:
-        """Nothing is trained yet. ``bodies`` are replicas of one model; ``shared`` stays fixed under all members.
+        """Nothing is trained yet. ``bodies`` are replicas of one model; ``shared`` stays fixed under all members; ``routed``:
+        they can't share a forward (`Routing.meets`).
 
         Raises:
             UpdateError: an update can't be trained on, or there are none.
+            OutOfMemoryError: there is no room for the adapters of all updates.
         """
         if not updates:
             raise UpdateError("no updates to train on; give at least one")
         reasons = [f"member {k}: {r}" for k, u in enumerate(updates) if (r := check(u, bodies[0], layout, init))]
         if reasons:
             raise UpdateError("; ".join(reasons) + " (engine.check(update) tells beforehand)")
-        self._bodies, self._shared, self._init, self._members_at_once = bodies, shared, init, members_at_once
+        self._bodies, self._shared, self._init, self._limit = bodies, shared, init, limit
+        self._updates, self._routed = updates, routed
         layout = layout.with_rank(max(u.rank for u in updates))
-        flat = torch.zeros(len(updates), layout.width, device=bodies[0].device)
-        self.bank = Bank(layout, flat, [u.rank for u in updates], [u.alpha for u in updates])
-        self.bank.trained_tokens, self.bank.losses = [0] * len(updates), [[] for _ in updates]
-        self._first_layer = first_adapted(bodies[0], layout)
-        self._members = [Member(k, update, 0) for k, update in enumerate(updates)]
+        self.bank = _empty_bank(layout, updates, bodies[0].device)
+        # What lies below is not reused where tokens are routed: padding would come from there as zeros (`pack`'s echo).
+        self._first_layer = 0 if routed else first_adapted(bodies[0], layout)
+        self._calls: list[tuple[int | None, tuple[int, ...]]] = []  # until, members
         self._broken = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nobody has made a step yet. Callers may hold the bank, so it stays; its rows are written anew as members train."""
+        self._members = [Member(k, update, 0) for k, update in enumerate(self._updates)]
+        self._bodies = self._bodies[: self._limit.workers(len(self._updates))]
+        self._members_at_once, self._calls_made = 1 if self._routed else self._limit.members, 0
+        self._together = self._beside = 1  # members in the largest cohort, and cohorts at a time, of the work under way
+        self.bank.failed.clear()
+        self.bank.trained_tokens, self.bank.losses = [0] * len(self._members), [[] for _ in self._members]
 
     def run(
         self, until: int | None = None, members: Collection[int] | None = None, on_step: OnStep | None = None
@@ -109,37 +131,89 @@ class Training:
         """Train ``members`` (None: all) up to step ``until`` (None: to their ends), and return the bank.
 
         A member that pauses gets what it would have got without the pause. Which members share a cohort, and so every
-        number, depends on the updates and the calls alone. ``on_step(done, total)`` counts the members' steps of this call.
+        number, depends on the updates, the calls and the limit alone. ``on_step(done, total)`` counts the members' steps of
+        this call, from 0 again where memory ran out.
 
         Raises:
-            UpdateError: an earlier call was interrupted.
+            UpdateError: an earlier call was interrupted, or failed.
+            OutOfMemoryError: a single member does not fit.
         """
+        chosen = tuple(range(len(self._members)) if members is None else sorted(members))
+        self._calls.append((until, chosen))
+        self._within_memory(lambda: self._catch_up(on_step))
+        return self.bank
+
+    def shifts(self, tokens_at_once: int) -> list[float]:
+        """How far each member moves the outputs (`delivery.shifts`); raises as `run`."""
+
+        def measure() -> list[float]:
+            self._catch_up(None)
+            self._together = min(self._members_at_once, len(self._members))
+            self._beside = min(len(self._bodies), -(-len(self._members) // self._members_at_once))
+            return shifts(self._bodies, self._shared, self.bank, self._updates, self._members_at_once, tokens_at_once)
+
+        return self._within_memory(measure)
+
+    def _within_memory(self, work: Callable[[], Result]) -> Result:
+        """``work()``, with fewer members at once and everything from the start where memory runs out."""
         if self._broken:
-            raise UpdateError("this training was interrupted in the middle of a step; begin a new one")
-        chosen = [self._members[k] for k in (range(len(self._members)) if members is None else sorted(members))]
+            raise UpdateError("an earlier call of this training was interrupted or failed; begin a new one")
+        self._broken = True  # until all have stopped where they should, their weights are in the cohorts
+        while True:
+            try:
+                done = work()
+                self._broken = False
+                return done
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
+                reason = " ".join(str(error).split())[:200]
+            # Outside of the handler: the error held the frames, and they all that had been allocated.
+            self._limit.lower(self._together, self._beside, reason)
+            self._begin()
+
+    def _catch_up(self, on_step: OnStep | None) -> None:
+        """Train what the calls asked for and is not there yet: the last call's part, or, after a new beginning, everything."""
+        while self._calls_made < len(self._calls):
+            until, members = self._calls[self._calls_made]
+            last = self._calls_made == len(self._calls) - 1
+            self._train(until, [self._members[k] for k in members], on_step if last else None)
+            self._calls_made += 1
+
+    def _train(self, until: int | None, chosen: Sequence[Member], on_step: OnStep | None) -> None:
+        """Up to step ``until``, from where each of them is."""
         for member in chosen:
-            member.stop = max(member.step, min(member.update.steps, member.update.steps if until is None else until))
+            steps = member.update.steps
+            member.stop = max(member.step, steps if until is None else min(steps, until))
         # Failed ones too, as zero rows: the others' shapes, and so their bits, must not depend on them.
         moving = [member for member in chosen if member.left]
         progress = _Progress(sum(member.left for member in moving), on_step)
 
         def train(body: Body, chains: Sequence[Sequence[Member]]) -> Steps:
-            cohort = Cohort(body, self.bank, chains, self._init, self._first_layer)
+            cohort = Cohort(body, self.bank, chains, self._init, self._first_layer, self._routed)
             with Beside(body.model, self._shared, [t.path for t in self.bank.layout.targets]) as place:
                 while cohort.active:
                     progress.add(cohort.step(place))
                     yield
 
         if moving:
-            self._broken = True  # until all have stopped where they should, their weights are in the cohorts
-            on_workers(self._bodies, cohorts(moving, self._members_at_once), train)
-            self._broken = False
-        return self.bank
+            planned = cohorts(moving, self._members_at_once)
+            self._together, self._beside = max(map(len, planned)), min(len(self._bodies), len(planned))
+            on_workers(self._bodies, planned, train)
 
-    def shifts(self, tokens_at_once: int) -> list[float]:
-        """How far each member moves the outputs (`delivery.shifts`)."""
-        updates = [member.update for member in self._members]
-        return shifts(self._bodies, self._shared, self.bank, updates, self._members_at_once, tokens_at_once)
+
+def _empty_bank(layout: Layout, updates: Sequence[Update], device: torch.device) -> Bank:
+    """All adapters of a training, zero."""
+    try:
+        flat = torch.zeros(len(updates), layout.width, device=device)
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        raise OutOfMemoryError(
+            f"the adapters of {len(updates)} updates take {len(updates) * layout.width * 4 / GIB:.1f} GiB, more than there is; "
+            "train fewer of them in one call (in a run: lower model.members_at_once), or at a lower rank"
+        ) from None
+    return Bank(layout, flat, [u.rank for u in updates], [u.alpha for u in updates])
 
 
 def cohorts(members: Sequence[Member], members_at_once: int) -> list[list[list[Member]]]:

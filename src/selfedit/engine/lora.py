@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,12 @@ class Layout:
     def width(self) -> int:
         """Numbers in one row."""
         return sum(self.rank * (t.d_in + t.d_out) for t in self.targets)
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """Each target's part of a row, by its path."""
+        ends = accumulate((self.rank * (t.d_in + t.d_out) for t in self.targets), initial=0)
+        return {t.path: slice(*bounds) for t, bounds in zip(self.targets, pairwise(ends), strict=True)}
 
     def with_rank(self, rank: int) -> Layout:
         """The same targets at another rank."""

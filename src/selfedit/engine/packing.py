@@ -77,8 +77,13 @@ def plan(lengths_K: Sequence[Sequence[int]], half_cost: int | None) -> tuple[int
     return best[1], best[2]
 
 
-def pack(sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int | None, device: torch.device) -> Packed:
-    """One batch of all sequences; every member needs at least one, of at least one token."""
+def pack(
+    sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int | None, device: torch.device, echo: bool = False
+) -> Packed:
+    """One batch of all sequences; every member needs at least one, of at least one token.
+
+    ``echo``: the padding behind a row's sequences repeats the first of them, so that no routed expert sees tokens but theirs.
+    """
     length, bins_K = plan([[len(s.ids) for s in sequences] for sequences in sequences_K], half_cost)
     per_member = max(map(len, bins_K))
     n_rows = per_member * len(bins_K)
@@ -97,6 +102,11 @@ def pack(sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int | None, 
                 ids[row, at:end] = torch.tensor(sequences[number].ids)
                 positions[row, at:end] -= at
                 start[number] = row * length + at
+                at = end
+            while echo and at < length:
+                end = min(length, at + len(sequences[chosen[0]].ids))
+                ids[row, at:end] = ids[row, : end - at]
+                positions[row, at:end] -= at
                 at = end
         starts.append(start)
         counts.append([])

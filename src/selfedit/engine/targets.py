@@ -20,6 +20,12 @@ def computes_plainly(module: nn.Module) -> bool:
     return "forward" not in module.__dict__ and type(module).forward in (nn.Linear.forward, Conv1D.forward)
 
 
+def linear_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """What adapters can change, by path: every linear module but the output head."""
+    head = model.get_output_embeddings()
+    return {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head}
+
+
 def warn_of_strange(model: PreTrainedModel, layout: Layout) -> None:
     """Warn where adapted modules compute in a way of their own; `Beside` adds to what they return."""
     strange = {type(m).__name__ for t in layout.targets if not computes_plainly(m := model.get_submodule(t.path))}
@@ -41,8 +47,7 @@ def find_layout(model: PreTrainedModel, targets: str | Sequence[str], base: str)
     Raises:
         ModelError: a name or the range matches nothing, or "paper" is asked of a model that keeps q, k and v in one matrix.
     """
-    head = model.get_output_embeddings()
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head}
+    linear = linear_modules(model)
     written = targets if isinstance(targets, str) else ",".join(targets)
     names, at, layers = written.partition("@")
     within = _in_layers(model, list(linear), layers) if at else list(linear)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,17 +10,19 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import ModelError, OutOfMemoryError, SettingsError, UpdateError
+from ..errors import ModelError, SettingsError, UpdateError
 from ..types import Completion, TrainSequence, Update
+from . import texts
 from .base import Adapter, AdapterBank, Ids
 from .beside import Beside, Views, shared_views
 from .body import Body
 from .decode import Choose, Row, decode, greedy, make_row, sampler
 from .fit import Training, check, check_sequences
+from .limit import MemberLimit, Tell
 from .loading import Dtype, choose_device, load_model
 from .lora import Bank, Layout, LoraAdapter, initial_adapter
-from .memory import ran_out
 from .merging import merge
+from .routing import Routing
 from .score import ScoredTokens, mean_kl, token_logprobs
 from .states import TokenStates, token_states
 from .targets import find_layout, warn_of_strange
@@ -55,10 +55,10 @@ class TorchEngine:
         self._tokenizer = tokenizer
         self._layout = find_layout(model, targets, name)
         warn_of_strange(model, self._layout)
-        self._members_at_once, self._rows_at_once = members_at_once, rows_at_once
-        self._tokens_at_once = tokens_at_once
-        self._planned_members = members_at_once
-        self._tell: Callable[[int, str], None] | None = None
+        self._routing = Routing.of(self._body)
+        self._routing.warn(self._layout, model)
+        self._limit = MemberLimit(members_at_once)
+        self._rows_at_once, self._tokens_at_once = rows_at_once, tokens_at_once
         self._mounted: LoraAdapter | None = None
         self._shared: Views = {}
         ends = getattr(model.generation_config, "eos_token_id", None) or []
@@ -163,17 +163,11 @@ class TorchEngine:
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a text that starts a document (with the tokenizer's own special tokens)."""
-        return self._ids(text, start=True)
+        return texts.encode(self._tokenizer, text, start=True)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text that continues one; special tokens spelled out in it are plain text."""
-        return self._ids(text, start=False)
-
-    def _ids(self, text: str, *, start: bool, plain: bool = True) -> list[int]:
-        return cast(
-            list[int],
-            self._tokenizer(text, add_special_tokens=start, split_special_tokens=plain, verbose=False)["input_ids"],
-        )
+        return texts.encode(self._tokenizer, text, start=False)
 
     def decode(self, ids: Ids) -> str:
         """Token ids as text, special tokens left out."""
@@ -181,24 +175,11 @@ class TorchEngine:
 
     def chat(self, prompt: str) -> str:
         """The prompt in the model's chat template, to read (unchanged without one); feed the model `encode_chat`."""
-        if not self._tokenizer.chat_template:
-            return prompt
-        turn = [{"role": "user", "content": prompt}]
-        return cast(str, self._tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+        return texts.chat(self._tokenizer, prompt)
 
     def encode_chat(self, prompt: str) -> list[int]:
         """Token ids of `chat`: the template's special tokens count, those spelled out in the prompt are plain text."""
-        if not self._tokenizer.chat_template:
-            return self.encode_prompt(prompt)
-        # A stand-in that no prompt contains and no tokenizer treats specially shows where the prompt goes.
-        marker = "qz" + hashlib.sha256(prompt.encode()).hexdigest()
-        parts = self.chat(marker).split(marker)
-        if len(parts) != 2:
-            raise ModelError(
-                "the chat template does not show the user's text exactly once; clear it to use plain prompts"
-            )
-        before, after = (self._ids(part, start=False, plain=False) for part in parts)
-        return [*before, *self.encode(prompt), *after]
+        return texts.encode_chat(self._tokenizer, prompt)
 
     def sample(
         self, prompts: Sequence[Ids], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, top_p: float
@@ -213,7 +194,7 @@ class TorchEngine:
             raise SettingsError(f"{len(prompts)} prompts but {len(seeds)} seeds; give one seed a prompt")
         choose = sampler(temperature, top_p)
         rows = [make_row(self._body, 0, p, max_new_tokens, s) for p, s in zip(prompts, seeds, strict=True)]
-        self._decode(None, rows, choose)
+        self._decode(None, [rows], choose)
         return [
             Completion(row.prompt, tuple(row.tokens), tuple(row.logprobs), self._text(row), row.finished)
             for row in rows
@@ -229,27 +210,32 @@ class TorchEngine:
         """
         mine = self._members(bank, len(prompts))
         rows = [[make_row(self._body, k, p, max_new_tokens) for p in asked] for k, asked in enumerate(prompts)]
-        self._decode(mine, [row for group in rows for row in group], greedy)
+        self._decode(mine, rows, greedy)
         return [[self._text(row) for row in group] for group in rows]
 
-    def _decode(self, bank: Bank | None, rows: Sequence[Row], choose: Choose) -> None:
+    def _decode(self, bank: Bank | None, groups: Sequence[Sequence[Row]], choose: Choose) -> None:
         with self._beside(self._paths(bank)) as place:
-            decode(
-                self._body,
-                place,
-                bank,
-                rows,
-                choose=choose,
-                stops=self._stops,
-                rows_at_once=self._rows_at_once,
-            )
+            for together in self._routing.forwards(bank, groups):
+                decode(
+                    self._body,
+                    place,
+                    bank,
+                    [row for group in together for row in group],
+                    choose=choose,
+                    stops=self._stops,
+                    rows_at_once=self._rows_at_once,
+                )
 
     def _text(self, row: Row) -> str:
         return self.decode(row.tokens[:-1] if row.finished else row.tokens)
 
-    def check(self, update: Update, init: Adapter | None = None) -> str | None:
-        """Why `fit` would refuse this update ("field: reason"), or None."""
-        return check(update, self._body, self._layout, _as_lora(init))
+    def check(self, update: Update, init: Adapter | None = None, *, targets: str | None = None) -> str | None:
+        """Why `fit` would refuse this update ("field: reason"), or None.
+
+        Raises:
+            ModelError: no module matches ``targets``.
+        """
+        return check(update, self._body, self._layout_of(targets), _as_lora(init))
 
     def training(
         self, updates: Sequence[Update], init: Adapter | None = None, *, targets: str | None = None
@@ -262,14 +248,17 @@ class TorchEngine:
             UpdateError: an update can't be trained on.
             ModelError: no module matches ``targets``.
         """
+        layout = self._layout_of(targets)
+        if targets is not None and len(updates) > 1:
+            self._routing.warn(layout, self.model)
         return Training(
-            # As many workers as before a halving: more of them would take what fewer members freed.
-            self._replicas(max(1, -(-len(updates) // self._planned_members))),
+            self._replicas(self._limit.workers(len(updates))),
             self._shared,
-            self._layout_of(targets),
+            layout,
             updates,
             init=_as_lora(init),
-            members_at_once=self._members_at_once,
+            limit=self._limit,
+            routed=self._routing.meets(layout),
         )
 
     def fit(
@@ -283,49 +272,24 @@ class TorchEngine:
         """Train every update from its own seed's initial adapter (or ``init``); members never see each other.
 
         ``on_step(done, total)`` counts the members' optimiser steps. Afterwards ``bank.shift`` says what reached the outputs;
-        otherwise as `training`. Where memory runs out, all of ``updates`` are trained again by half as many members at once
-        (`limit_members`).
+        otherwise as `training`.
 
         Raises:
             UpdateError: an update can't be trained on; nothing was trained then.
             OutOfMemoryError: a single member does not fit.
         """
-        while True:
-            try:
-                training = self.training(updates, init, targets=targets)
-                bank = training.run(on_step=on_step)
-                bank.shift = training.shifts(self._tokens_at_once)
-                return bank
-            except RuntimeError as error:
-                if not ran_out(error):
-                    raise
-                reason = " ".join(str(error).split())[:200]
-            # Outside of the handler: the error held the frames, and they all that had been allocated.
-            self._halve(min(self._members_at_once, len(updates)), reason)
+        training = self.training(updates, init, targets=targets)
+        bank = training.run(on_step=on_step)
+        bank.shift = training.shifts(self._tokens_at_once)
+        return bank
 
-    def limit_members(self, members: int, tell: Callable[[int, str], None] | None = None) -> None:
+    def limit_members(self, members: int, tell: Tell | None = None) -> None:
         """Train at most so many members at once from now on; ``tell(members, reason)`` hears of fewer, if memory runs out.
 
         Raises:
             SettingsError: ``members`` is less than 1.
         """
-        if members < 1:
-            raise SettingsError(f"members_at_once is {members}; it must be at least 1")
-        self._members_at_once, self._tell = members, tell
-
-    def _halve(self, trained: int, reason: str) -> None:
-        """Half of those that trained together when memory ran out."""
-        if trained == 1:
-            raise OutOfMemoryError(
-                f"one member alone needs more memory than there is ({reason}); train on smaller batches or shorter sequences "
-                "(inner.batch_size, algorithm.batch_size, edits.max_new_tokens), at a lower rank, or with model.dtype = 'bf16'"
-            )
-        self._members_at_once = trained // 2
-        gc.collect()  # the workers' errors and frames hold each other, and the tensors of their cohorts
-        if self._body.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self._tell is not None:
-            self._tell(self._members_at_once, reason)
+        self._limit.set(members, tell)
 
     def initial_adapter(
         self, *, rank: int, alpha: float, seed: int, targets: str | Sequence[str] | None = None
@@ -368,6 +332,10 @@ class TorchEngine:
         for k, some in enumerate(sequences):
             if reason := check_sequences(some, self._body) if some else "it has no sequences":
                 raise UpdateError(f"member {k}: {reason}")
+        if mine is not None and len(mine) > 1 and self._routing.meets(mine.layout):
+            raise SettingsError(
+                "some targets get a part of the tokens only (routed experts); give a bank of one member"
+            )
         with self._beside(self._paths(mine)) as place:
             return token_states(self._body, place, mine, sequences)
 
@@ -385,7 +353,11 @@ class TorchEngine:
             sequences.append([TrainSequence((*p, *c), (False,) * len(p) + (True,) * len(c)) for p, c in row])
         self._check([sequence for row in sequences for sequence in row])
         with self._beside(self._paths(mine)) as place:
-            return token_logprobs(self._body, place, mine, sequences, self._tokens_at_once)
+            parts = [
+                token_logprobs(self._body, place, mine, together, self._tokens_at_once)
+                for together in self._routing.forwards(mine, sequences)
+            ]
+        return [[one for part in parts for one in part[k]] for k in range(len(sequences))]
 
     def sequence_loss(self, sequences: Sequence[TrainSequence]) -> list[float]:
         """Mean loss per target token of each sequence under the mounted model (perplexity is exp of it).

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Protocol
 
@@ -129,33 +129,62 @@ def _noise(pairs: Sequence[Sequence[float]]) -> float:
     return math.sqrt(spread / sum(len(v) - 1 for v in finite))
 
 
+@dataclass(frozen=True)
+class _Entrants:
+    """Candidates in training, and which member of it each of them is (None and nobody where none can be trained on)."""
+
+    training: Training | None
+    members: dict[int, int]
+
+
 @dataclass
 class EditRunner:
-    """Edits on an engine, valued by the mean log-likelihood of their task's gold answers (nats a token)."""
+    """Edits on an engine, valued by the mean log-likelihood of their task's gold answers (nats a token).
+
+    One that the engine can't train on, or whose training diverged, is worth minus infinity.
+    """
 
     rewarder: Rewarder
     trials: Sequence[Trial]
     targets: str | None = None
-    _training: Training | None = field(default=None, init=False)
+    _first: _Entrants | None = field(default=None, init=False)
+    _reached: float = field(default=0.0, init=False)
 
     def advance(self, fraction: float, candidates: Collection[int]) -> dict[int, float]:
-        """See `Runner`; all candidates of a race begin in the first call."""
-        if self._training is None:
-            self._training = self._begin(self.trials, 0)
+        """See `Runner`; all candidates of a race begin in the first call.
+
+        Raises:
+            SettingsError: ``fraction`` lies before the last call's; a training can't go backwards.
+        """
+        if fraction < self._reached:
+            raise SettingsError(
+                f"the race has reached {self._reached} of the steps and can't go back to {fraction}; make a new EditRunner"
+            )
+        self._reached = fraction
+        if self._first is None:
+            self._first = self._enter(range(len(self.trials)), 0)
         until = max(1, round(fraction * self.rewarder.settings.inner.steps))
-        bank = self._training.run(until=until, members=candidates)
-        tasks = {c: self.trials[c].task for c in candidates}
-        values = self.rewarder.likelihoods(bank, tasks)
-        return {c: -math.inf if c in bank.failed else v for c, v in values.items()}
+        return self._run(self._first, candidates, until)
 
     def repeat(self, candidates: Collection[int], seed: int) -> dict[int, float]:
         """See `Runner`."""
-        chosen = sorted(candidates)
-        bank = self._begin([self.trials[c] for c in chosen], seed).run()
-        values = self.rewarder.likelihoods(bank, {i: self.trials[c].task for i, c in enumerate(chosen)})
-        return {c: -math.inf if i in bank.failed else values[i] for i, c in enumerate(chosen)}
+        return self._run(self._enter(sorted(candidates), seed), candidates)
 
-    def _begin(self, trials: Sequence[Trial], seed: int) -> Training:
-        make = self.rewarder.update_for
-        updates = [replace(make(t.parsed, t.seed), seed=t.seed + seed) for t in trials]
-        return self.rewarder.engine.training(updates, targets=self.targets)
+    def _enter(self, candidates: Sequence[int], seed: int) -> _Entrants:
+        """Those of the candidates whose updates can be trained on, at their start."""
+        engine, updates = self.rewarder.engine, {}
+        for c in candidates:
+            update = self.rewarder.update_for(self.trials[c].parsed, self.trials[c].seed + seed)
+            if not engine.check(update, targets=self.targets):
+                updates[c] = update
+        training = engine.training(list(updates.values()), targets=self.targets) if updates else None
+        return _Entrants(training, {c: member for member, c in enumerate(updates)})
+
+    def _run(self, entrants: _Entrants, candidates: Collection[int], until: int | None = None) -> dict[int, float]:
+        values = dict.fromkeys(candidates, -math.inf)
+        members = {entrants.members[c]: c for c in candidates if c in entrants.members}
+        if entrants.training is not None and members:
+            bank = entrants.training.run(until=until, members=members)
+            valued = self.rewarder.likelihoods(bank, {m: self.trials[c].task for m, c in members.items()})
+            values |= {members[m]: value for m, value in valued.items() if m not in bank.failed}
+        return values
