@@ -97,6 +97,7 @@ def test_differences_that_are_noise_alone_need_no_number_of_seeds() -> None:
         ([[[0.1, 0.3]]], {"var_within"}),
         ([[[0.1, 0.3], [None, None]]], {"var_within"}),
         ([[[0.1, 0.2], [0.2, 0.1]]], {"var_within", "var_observed", "var_between"}),  # equal means
+        ([[[0.1 + 0.2, 0.0], [0.3, 0.0]]], {"var_within", "var_observed", "var_between"}),  # equal but for rounding
         ([[[math.nan, 0.2], [math.inf]]], set()),
     ],
 )

@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from ..config import AlgorithmSettings, sub_seed
 from ..engine.base import Adapter, Engine
@@ -20,30 +21,30 @@ from ..types import Edit, Outcome, TrainSequence, Update
 
 @dataclass(frozen=True)
 class Judged:
-    """An edit with the mean of its outcomes over seeds; None where none of them is ok."""
+    """An edit with the means of its outcomes over seeds; None where none of them is ok."""
 
     edit: Edit
+    reward: float | None
     gain: float | None
     logprob: float | None
 
 
 def judge(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[Judged]:
-    """Each edit's mean gain over its seeds; failed seeds do not count, neither as zero nor at all."""
+    """Each edit's means over its seeds; failed seeds do not count, neither as zero nor at all."""
     by_edit: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         if outcome.status == "ok":
             by_edit[outcome.edit_id].append(outcome)
-    judged = []
-    for edit in edits:
-        ok = by_edit[edit.id]
-        gain = sum(o.gain or 0.0 for o in ok) / len(ok) if ok else None
-        logprob = sum(o.logprob or 0.0 for o in ok) / len(ok) if ok else None
-        judged.append(Judged(edit, gain, logprob))
-    return judged
+    return [Judged(edit, *(_mean(by_edit[edit.id], of) for of in ("reward", "gain", "logprob"))) for edit in edits]
+
+
+def _mean(outcomes: Sequence[Outcome], name: str) -> float | None:
+    # To 12 decimals: the rounding of a sum must neither break a tie between equals nor pass for a gain.
+    return round(fmean(getattr(o, name) or 0.0 for o in outcomes), 12) if outcomes else None
 
 
 def select(judged: Sequence[Judged], settings: AlgorithmSettings) -> list[Judged]:
-    """The best ``keep`` edits of every task, in the order of the tasks."""
+    """The best ``keep`` edits of every task, in the order of the tasks; of equals the first."""
     by_task: dict[str, list[Judged]] = defaultdict(list)
     for item in judged:
         if item.gain is not None and (item.gain > 0 or not settings.positive_only):

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..stats import resampled_sums
 from ..types import Edit, Outcome
 
-Quantity = Literal["gain", "logprob"]
+Quantity = Literal["reward", "gain", "logprob"]
 # The rewards of a task: for each edit its value with each seed; None for a seed that failed.
 TaskValues = Sequence[Sequence[float | None]]
 GOAL = 0.8
@@ -66,7 +66,7 @@ def values_of(edits: Sequence[Edit], outcomes: Sequence[Outcome], quantity: Quan
     by_edit: dict[str, list[float]] = defaultdict(list)
     for outcome in outcomes:
         value: float | None = getattr(outcome, quantity)
-        if outcome.status == "ok" and value is not None:
+        if value is not None:
             by_edit[outcome.edit_id].append(value)
     by_task: dict[str, list[list[float]]] = defaultdict(list)
     for edit in edits:
