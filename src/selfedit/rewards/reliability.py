@@ -61,16 +61,22 @@ class Reliability:
         return {"of": of, **asdict(self)}
 
 
-def values_of(edits: Sequence[Edit], outcomes: Sequence[Outcome], quantity: Quantity) -> list[list[list[float]]]:
-    """``quantity`` of every task's edits, with each seed that did not fail: ``values[task][edit][seed]``."""
-    by_edit: dict[str, list[float]] = defaultdict(list)
+def values_by_edit(outcomes: Sequence[Outcome], quantity: Quantity) -> dict[str, list[float]]:
+    """``quantity`` of every edit (by its id) with each seed that did not fail; edits without one are absent."""
+    values: dict[str, list[float]] = defaultdict(list)
     for outcome in outcomes:
         value: float | None = getattr(outcome, quantity)
         if value is not None:
-            by_edit[outcome.edit_id].append(value)
+            values[outcome.edit_id].append(value)
+    return dict(values)
+
+
+def values_of(edits: Sequence[Edit], outcomes: Sequence[Outcome], quantity: Quantity) -> list[list[list[float]]]:
+    """``quantity`` of every task's edits, with each seed that did not fail: ``values[task][edit][seed]``."""
+    by_edit = values_by_edit(outcomes, quantity)
     by_task: dict[str, list[list[float]]] = defaultdict(list)
     for edit in edits:
-        by_task[edit.task_id].append(by_edit[edit.id])
+        by_task[edit.task_id].append(by_edit.get(edit.id, []))
     return list(by_task.values())
 
 
