@@ -180,7 +180,8 @@ KILLED_AFTER = (  # the last chunk before the stage that is hit
     "look-0/propose/0",  # inside apply
     "look-0/apply/0",  # inside the guards
     "round-1/propose/0",  # inside before
-    "round-1/apply/0",  # inside improve
+    "round-1/apply/0",  # inside the pilot
+    "round-1/pilot/apply/0",  # inside improve
     "look-1/guards",  # inside settle, and the ladder's first answers
     "ladder/best_of_k/propose/0",  # inside the ladder
 )
@@ -225,6 +226,74 @@ def test_an_algorithms_state_survives_a_kill(name, fields, tmp_path):
     rounds = summary_of(tmp_path / "run")["rounds"]
     assert [row["verdict"] for row in rounds] == ["base", "accepted", "accepted"]
     assert all(row["algorithm"]["learned_from"] == 4 for row in rounds[1:])
+
+
+def outcomes_in(directory: Path, key: str) -> list[dict]:
+    """The outcomes of one chunk of the journal."""
+    data = next(row[3] for row in journal_of(directory) if row[0] == key)
+    return json.loads(data)["outcomes"]
+
+
+def test_a_few_edits_of_each_round_get_a_second_seed_which_tells_signal_from_noise(uninterrupted):
+    first, again = (outcomes_in(uninterrupted, f"round-1/{part}/0") for part in ("apply", "pilot/apply"))
+    assert [o["edit_id"] for o in again] == sorted((o["edit_id"] for o in first), key=lambda name: name[-1])
+    assert not {o["seed"] for o in first} & {o["seed"] for o in again}
+    summary = summary_of(uninterrupted)
+    (round_,) = (row["reliability"] for row in summary["rounds"] if row["round"] == 1)
+    assert round_ == summary["reliability"]  # of one round
+    assert (round_["of"], round_["n_edits"], round_["n_tasks"]) == ("logprob", 4, 2)
+    pairs = [(a["logprob"], b["logprob"]) for a in first for b in again if a["edit_id"] == b["edit_id"]]
+    assert round_["var_within"] == pytest.approx(sum((x - y) ** 2 / 2 for x, y in pairs) / 4)
+    means = [(x + y) / 2 for x, y in pairs]
+    assert round_["var_observed"] == pytest.approx(sum((means[i] - means[i + 1]) ** 2 / 2 for i in (0, 2)) / 2)
+    assert round_["var_between"] == pytest.approx(round_["var_observed"] - round_["var_within"] / 2)
+    assert round_["reliability"] == pytest.approx(round_["var_between"] / round_["var_observed"])
+
+
+@pytest.mark.parametrize(("inner", "pilot"), [({}, 0), ({"seeds": 2}, 8)])
+def test_without_a_pilot_nothing_is_said_and_several_seeds_need_none(inner, pilot, fields, tmp_path):
+    changes = {"inner": fields["inner"] | inner, "reward": {"pilot": pilot}, "ladder": {"rungs": ["no_edit"]}}
+    summary = run_experiment(make_settings(fields | changes), tmp_path / "run")
+    assert not any("pilot" in row[0] for row in journal_of(tmp_path / "run"))
+    assert (summary["reliability"]["var_within"] is None) == (not inner)
+    assert (summary["reliability"]["reliability"] is None) == (not inner)
+    # The guards' look tries each development task's edit once, whatever the rounds do.
+    assert len({o["edit_id"] for o in outcomes_in(tmp_path / "run", "look-0/apply/0")}) == fields["tasks"]["dev"]
+    planned = plan(make_settings(fields | changes))["inner_loops"]
+    assert planned == 4 * inner.get("seeds", 1) + 2 * fields["tasks"]["dev"]
+
+
+def test_with_auto_close_edits_get_up_to_three_seeds_and_a_stopped_run_repeats_them(fields, tmp_path):
+    changes = {
+        "inner": fields["inner"] | {"seeds": "auto"},
+        "reward": {"pilot": 1, "margin": 1e6},  # everything is close
+        "algorithm": fields["algorithm"] | {"keep": 1},
+        "ladder": {"rungs": ["no_edit"]},
+    }
+    settings, whole = make_settings(fields | changes), tmp_path / "whole"
+    summary = run_experiment(settings, whole)
+    tried = [
+        o["edit_id"]
+        for row in journal_of(whole)
+        if row[0].startswith("round-1/")
+        for o in json.loads(row[3]).get("outcomes", [])
+    ]
+    assert len(tried) == 12 <= plan(settings)["inner_loops"]
+    assert {tried.count(name) for name in tried} == {3}
+    assert len(outcomes_in(whole, "round-1/seed-2/apply/0")) == 3  # the pilot's edit has its second one
+    assert "1 to 3 seeds = at most 12 inner loops" in "".join(plan(settings)["lines"])
+    assert summary["reliability"]["n_edits"] == 4
+
+    for part in ("pilot", "seed-2", "seed-3"):
+
+        def stop(kind, data, part=part):
+            if kind == "progress" and data["name"] == f"round-1/{part}":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(settings, tmp_path / "stopped", stop)
+    assert run_experiment(settings, tmp_path / "stopped")["rounds"] == summary["rounds"]
+    assert journal_of(tmp_path / "stopped") == journal_of(whole)
 
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(fields, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from selfedit.stats import bootstrap, bootstrap_seeds, paired, ratio_seeds
+from selfedit.stats import DRAWS, bootstrap, bootstrap_seeds, paired, ratio_seeds, resampled_sums
 
 
 def test_the_interval_covers_the_true_mean_about_95_times_in_100():
@@ -54,3 +54,15 @@ def test_a_ratio_of_proportional_values_is_exact_and_one_by_about_zero_is_none()
     assert interval is not None
     assert (interval.low, interval.mean, interval.high) == pytest.approx((0.25, 0.25, 0.25))
     assert ratio_seeds(below, [rng.standard_normal(30) for _ in range(3)]) is None
+
+
+def test_resampled_sums_draw_whole_tasks():
+    parts = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
+    sums = resampled_sums(parts)
+    assert sums.shape == (DRAWS, 2)
+    assert np.array_equal(sums[:, 1], 10 * sums[:, 0])  # the columns of a task stay together
+    assert sums[:, 0].mean() == pytest.approx(7, rel=0.02)
+    assert sums[:, 0].min() == 3
+    assert np.array_equal(sums, resampled_sums(parts))
+    with pytest.raises(ValueError, match="no task"):
+        resampled_sums(parts[:0])

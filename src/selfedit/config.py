@@ -152,7 +152,11 @@ class InnerSettings(Section):
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     schedule: Literal["linear", "constant"] = "linear"
-    seeds: int = Field(1, ge=1, description="inner loops per edit, each with its own seed; the reward is their mean")
+    seeds: Count = Field(
+        1,
+        description="inner loops per edit, each with its own seed; the reward is their mean. auto: one, and up to three for "
+        "edits that are too close to call (reward.pilot and reward.margin say how that is found out)",
+    )
 
 
 class RewardSettings(Section):
@@ -164,6 +168,18 @@ class RewardSettings(Section):
         "on decoded text; logprob: gold log-likelihood per token; perplexity: minus log-perplexity of a validation text",
     )
     max_answer_tokens: int = Field(16, ge=1)
+    pilot: int = Field(
+        8,
+        ge=0,
+        description="edits of each round that get a second seed where inner.seeds is 1 or auto: they show how much of the reward "
+        "is noise; 0: none",
+    )
+    margin: float = Field(
+        1.0,
+        ge=0,
+        description="inner.seeds auto: a kept edit and another of its context get more seeds while they differ by at most this "
+        "many standard errors",
+    )
     validation_text: str = Field("", description="file whose perplexity is the reward")
     custom: str = Field("", description="'module:function' of the user's own: (task, answers) -> float")
 
@@ -318,6 +334,10 @@ class Settings(Section):
     def _consistent(self) -> Settings:
         if self.reward.metric == "perplexity" and not self.reward.validation_text:
             raise ValueError("reward.metric = 'perplexity' needs reward.validation_text, a text file")
+        if self.inner.seeds == "auto" and not self.reward.pilot:
+            raise ValueError(
+                "inner.seeds = 'auto' needs reward.pilot, at least 1: it measures how much a seed moves a reward"
+            )
         return self
 
     @property

@@ -12,7 +12,7 @@ class SettingsError(SelfEditError, ValueError):
 
 
 class TaskFileError(SelfEditError, ValueError):
-    """A tasks file can't be read; the message names file, line and field."""
+    """A file of tasks, or a logged round, can't be read; the message names file, line and field."""
 
 
 class ModelError(SelfEditError, ValueError):

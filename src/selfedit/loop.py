@@ -6,11 +6,14 @@ work is journaled in chunks (`work.py`), so this straight-line program, run agai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
-from .algorithms.base import State, judge
+from .algorithms.base import Judged, State, judge
 from .engine.base import Adapter
+from .rewards.reliability import measure, values_of
+from .rewards.seeds import most_trials
 from .run import replace_directory
 from .tasks.source import TaskSource
 from .types import Outcome
@@ -19,10 +22,14 @@ from .work import Work
 
 @dataclass(frozen=True)
 class Trained:
-    """What the loop leaves: the policy after each round (index 0: the base), and one row per round for the summary."""
+    """What the loop leaves: the policy after each round (index 0: the base), and one row per round for the summary.
+
+    ``values``: what the edits of all rounds were ranked by, ``values[task][edit][seed]``.
+    """
 
     policies: list[Adapter | None]
     rows: list[dict[str, Any]]
+    values: list[list[list[float]]] = field(default_factory=list)
 
 
 def reinforce(work: Work, source: TaskSource) -> Trained:
@@ -46,10 +53,9 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
         n = len(tasks) * settings.edits.per_task
         _announce(work, key, f"Round {round}: {n} self-edits for {len(tasks)} new passages, each tried and undone", n=n)
         edits = work.edits(key, policy, tasks, settings.edits.per_task)
-        trials = work.trials(key, edits, tasks)
-        before = dict(zip((t.id for t in tasks), work.before(key, policy, tasks), strict=True))
-        outcomes = work.outcomes(key, policy, trials, [before[trial.task.id] for trial in trials])
-        made = work.improve(round, policy, judge(edits, outcomes), state)
+        outcomes = work.rewards(key, policy, edits, tasks)
+        judged = judge(edits, outcomes)
+        made = work.improve(round, policy, judged, state)
         _announce(
             work, f"look-{round}", f"Round {round}: learned from the edits; checking the new policy", dev=len(dev)
         )
@@ -59,8 +65,12 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
             policy, state, best_dev = made.policy, made.state, max(best_dev, figures.dev_accuracy)
         if policy is not None:
             replace_directory(run.directory / "policy" / key, policy.save)
-        shares = _shares(outcomes, int(made.figures["learned_from"]), len(edits))
+        ranked_by = settings.algorithm.rank_by[0]
+        values = values_of(edits, outcomes, ranked_by)
+        shares = _shares(judged, outcomes, int(made.figures["learned_from"]))
         row = {"round": round, **shares, "algorithm": made.figures, "style_shares": styles, **decision}
+        row["reliability"] = measure(values).row(ranked_by)
+        trained.values.extend(values)
         trained.policies.append(policy)
         trained.rows.append(row)
         run.emit("round", **row)
@@ -69,18 +79,19 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
 
 def _announce(work: Work, key: str, text: str, n: int = 0, dev: int = 0) -> None:
     """Say what is about to happen, and how much of it: edits to write and inner loops to run."""
-    total = n * (1 + work.settings.inner.seeds) if n else 2 * dev
+    total = n + most_trials(work.settings, n) if n else 2 * dev
     work.run.emit("stage", name=key, text=text, total=total)
 
 
-def _shares(outcomes: list[Outcome], selected: int, n_edits: int) -> dict[str, Any]:
-    """Mean reward over usable edits, and the shares of valid ones and of those that the policy learned from."""
-    rewards = [o.reward for o in outcomes if o.reward is not None]
+def _shares(judged: list[Judged], outcomes: list[Outcome], selected: int) -> dict[str, Any]:
+    """Mean reward over usable edits, however many seeds each had, and the shares of usable ones and of those learned from."""
+    rewards = [item.reward for item in judged if item.reward is not None]
+    gains = [item.gain for item in judged if item.gain is not None]
     return {
-        "mean_reward": sum(rewards) / len(rewards) if rewards else None,
-        "mean_gain": sum(o.gain or 0.0 for o in outcomes if o.gain is not None) / len(rewards) if rewards else None,
-        "valid_share": len(rewards) / len(outcomes) if outcomes else 0.0,
+        "mean_reward": fmean(rewards) if rewards else None,
+        "mean_gain": fmean(gains) if gains else None,
+        "valid_share": len(rewards) / len(judged) if judged else 0.0,
         "failures": sorted({o.reason for o in outcomes if o.reason})[:5],
-        "selected_share": selected / n_edits if n_edits else 0.0,
-        "n_edits": n_edits,
+        "selected_share": selected / len(judged) if judged else 0.0,
+        "n_edits": len(judged),
     }

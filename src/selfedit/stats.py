@@ -75,6 +75,17 @@ def _resampled_means(row: NDArray[np.float64], rng: np.random.Generator) -> NDAr
     return row[rng.integers(0, len(row), (DRAWS, len(row)))].mean(axis=1)
 
 
+def resampled_sums(parts: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
+    """Sums over tasks drawn with replacement: ``parts`` (n_tasks, P), a row a task, gives (DRAWS, P).
+
+    For whatever is computed from sums over tasks (pooled variances, ratios). Raises ValueError without tasks.
+    """
+    if not len(parts):
+        raise ValueError("there is no task to draw")
+    drawn = np.random.default_rng(seed).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), size=DRAWS)
+    return np.asarray(drawn @ parts, dtype=float)
+
+
 def paired(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interval:
     """The mean of a - b over the same tasks, and its interval."""
     if len(a) != len(b):

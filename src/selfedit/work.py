@@ -22,6 +22,7 @@ from .engine.base import Adapter, Engine
 from .guards.budget import Figures, anchor_sequences, as_row, measure, over_budget
 from .policy.text import TextPolicy
 from .rewards.outcomes import Before, Rewarder, Trial, parse_edit
+from .rewards.seeds import MOST, close_edits, first_seeds, pilot_edits
 from .run import Run, replace_directory
 from .types import Answer, Edit, Outcome, Probe, Task
 
@@ -130,13 +131,30 @@ class Work:
             self.run.emit("progress", name=key, done=len(trials[part]))
         return outcomes
 
-    def trials(self, key: str, edits: Sequence[Edit], tasks: Sequence[Task]) -> list[Trial]:
-        """One trial for each edit and inner seed. A task's seeds are the same whichever edit is tried: pairs are fair."""
+    def rewards(self, key: str, learner: Adapter | None, edits: Sequence[Edit], tasks: Sequence[Task]) -> list[Outcome]:
+        """A round's edits, each tried with the seeds that the settings ask for; those of the pilot, and close ones, with more."""
+        settings = self.settings
+        before = dict(zip((task.id for task in tasks), self.before(key, learner, tasks), strict=True))
+
+        def tried(part: str, chosen: Sequence[Edit], seeds: Sequence[int]) -> list[Outcome]:
+            trials = self.trials(key, chosen, tasks, seeds)
+            return self.outcomes(part, learner, trials, [before[trial.task.id] for trial in trials])
+
+        outcomes = tried(key, edits, range(first_seeds(settings)))
+        pilot = pilot_edits(edits, outcomes, settings)
+        outcomes += tried(f"{key}/pilot", pilot, [1])
+        if settings.inner.seeds == "auto":
+            for n in range(1, MOST):
+                outcomes += tried(f"{key}/seed-{n + 1}", close_edits(edits, pilot, outcomes, settings, n), [n])
+        return outcomes
+
+    def trials(self, key: str, edits: Sequence[Edit], tasks: Sequence[Task], seeds: Sequence[int]) -> list[Trial]:
+        """One trial for each edit and seed number. A task's seeds are the same whichever edit is tried: pairs are fair."""
         by_id = {task.id: task for task in tasks}
         return [
             self.trial(key, edit.id, by_id[edit.task_id], self.parsed(edit, by_id[edit.task_id]), n)
             for edit in edits
-            for n in range(self.settings.inner.seeds)
+            for n in seeds
         ]
 
     def trial(self, key: str, edit_id: str, task: Task, parsed: ParsedEdit, n: int = 0) -> Trial:
@@ -172,7 +190,7 @@ class Work:
         key = f"look-{round}"
         before = self.before(key, adapter, dev)
         edits = self.edits(key, adapter, dev, 1)
-        outcomes = self.outcomes(key, adapter, self.trials(key, edits, dev)[: len(dev)], before)
+        outcomes = self.outcomes(key, adapter, self.trials(key, edits, dev, [0]), before)
         value = [o.reward if o.reward is not None else b.reward for o, b in zip(outcomes, before, strict=True)]
 
         def compute() -> dict[str, Any]:

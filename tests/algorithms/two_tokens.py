@@ -116,7 +116,7 @@ def action(
         seed=0,
         policy_hash="base" if policy is None else policy.sha256,
     )
-    return Judged(edit, reward, reward, **more)
+    return Judged(edit, reward, reward, reward, **more)
 
 
 def play(

@@ -51,7 +51,7 @@ def help_of(capsys: pytest.CaptureFixture[str], *verb: str) -> str:
 
 def test_help_teaches_the_verbs_and_how_to_start(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys)
-    for verb in ("demo", "run", "report", "world"):
+    for verb in ("demo", "run", "report", "import-round", "world"):
         assert f"│ {verb} " in text
     for command in ("selfedit demo ", "selfedit world sample", "selfedit run my.toml --dry-run"):
         assert command in text
@@ -66,6 +66,7 @@ def test_help_teaches_the_verbs_and_how_to_start(capsys: pytest.CaptureFixture[s
         ("demo", "--out --seed --rounds --json"),
         ("run", "CONFIG --out --seed --dry-run --json"),
         ("report", "RUNS --json --chart"),
+        ("import-round", "FILE --select --json"),
         ("world check", "--json --model"),
         ("world sample", "--n --family --split --seed --form --out"),
     ],
@@ -109,6 +110,8 @@ def test_a_mistake_is_a_message_and_exit_code_2(capsys: pytest.CaptureFixture[st
         "run absent.toml",
         "nonsense",
         "report absent",
+        "import-round",
+        "import-round absent.json",
         "world sample --n 0",
         "world sample --family e9",
     ],

@@ -57,6 +57,7 @@ def test_a_run_is_told_in_plain_words() -> None:
         "✓ Where was Mara born?",
         "(right: Mara)",
         "and 8 more",
+        "Of the differences in reward (log-likelihood",
         "Round 3: mean reward 0.450",
         "rolled back: KL to the base",
         "own notes, after RL round 1: 40.0 % (30.0 to 50.0)",

@@ -123,6 +123,7 @@ def full_summary() -> dict[str, Any]:
             {"a": "passage_only_rl_learner", "b": "passage_only", "difference": 0.007, "low": -0.031, "high": 0.045},
         ],
         "rounds": [round_row(n) for n in range(4)],
+        "reliability": {"of": "logprob", "reliability": 0.62, "low": 0.5, "high": 0.7, "seeds_for_80": 3},
         "by_kind": [
             {"rung": row["rung"], "kind": kind, "accuracy": min(1.0, max(0.0, row["accuracy"] + more)), "n": 120}
             for row in ladder

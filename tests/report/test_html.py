@@ -57,6 +57,7 @@ def test_a_full_report_holds_every_section(page: str) -> None:
         assert title in page
     assert "selfedit demo --seed 3 --rounds 3" in page
     assert "✓ unchanged" in page
+    assert "about 62 % are real; 3 seeds an edit would make it 80 %" in page
     assert len(page.encode()) < 1_000_000
 
 

@@ -3,7 +3,17 @@ from __future__ import annotations
 import pytest
 from sample_summary import full_summary, minimal_summary
 
-from selfedit.report.words import count, duration, headline, interval, percent, plain, rung_group, rung_label
+from selfedit.report.words import (
+    count,
+    duration,
+    headline,
+    interval,
+    percent,
+    plain,
+    reliability_line,
+    rung_group,
+    rung_label,
+)
 
 
 def test_text_of_a_model_cannot_steer_a_terminal() -> None:
@@ -52,3 +62,16 @@ def test_headline_claims_no_more_than_its_interval() -> None:
     del summary["paired"]
     assert "Paired" not in headline(summary)
     assert headline(minimal_summary()) == ""
+
+
+def test_how_much_of_the_reward_is_signal_is_said_in_a_sentence() -> None:
+    assert reliability_line({"of": "gain", "reliability": 0.617, "seeds_for_80": 3}) == (
+        "Of the differences in reward between edits of one passage about 62 % are real; "
+        "3 seeds an edit would make it 80 %."
+    )
+    likely = reliability_line({"of": "logprob", "reliability": 0.9, "seeds_for_80": 1})
+    assert "log-likelihood of the right answers" in likely
+    assert likely.endswith("about 90 % are real.")  # it is 80 % already
+    for row in ({"reliability": -0.2, "seeds_for_80": None}, {"reliability": 0.0, "seeds_for_80": None}):
+        assert "can't be told from noise" in reliability_line(row)
+    assert reliability_line({}) == reliability_line({"reliability": None, "seeds_for_80": None}) == ""

@@ -17,7 +17,7 @@ from selfedit.engine.cohort import Cohort
 from selfedit.errors import SettingsError
 from selfedit.evaluation.experiment import load_engine
 from selfedit.rewards.outcomes import Rewarder, Trial, parse_edit
-from selfedit.rewards.race import EditRunner, RacePlan, race
+from selfedit.rewards.race import EditRunner, RacePlan, close, race, seed_noise
 from selfedit.tasks.world.source import draw_tasks
 
 
@@ -84,6 +84,25 @@ def test_it_finds_nearly_as_good_edits_as_all_seeds_would_for_a_third_of_the_wor
     assert raced.trained < 0.45 * full.trained
     lost = sum(quality[f] - quality[r] for f, r in zip(full.best, raced.best, strict=True)) / 200
     assert lost < 0.03  # of a spread of .1; the best of 5 lies .116 above the mean
+
+
+def test_close_are_those_on_both_sides_of_the_boundary() -> None:
+    values = {0: [1.0], 1: [0.0], 2: [0.9], 3: [0.5], 4: [0.45], 5: [-math.inf]}
+    group = list(values)
+    assert close(group, values, noise=0.1, margin=1.0) == [0, 2]  # .1 apart; a standard error is .14
+    assert close(group, values, noise=0.1, margin=0.5) == []
+    assert close(group, values, noise=0.1, margin=1.0, keep=2) == []  # .4 between the second and the third
+    assert close(group, values, noise=0.1, margin=1.0, keep=3) == [3, 4]
+    assert close(group, values, noise=0.1, margin=4.0, keep=2) == [0, 2, 3, 4]
+    assert close(group, values, noise=math.inf, margin=1.0, keep=2) == [0, 1, 2, 3, 4]  # nothing is known
+    assert close(group, values, noise=math.inf, margin=1.0, keep=6) == []
+    # More seeds make the error smaller: .1 * sqrt(1/9 + 1/9) = .047.
+    assert close([0, 2], {c: values[c] * 9 for c in (0, 2)}, noise=0.1, margin=1.0) == []
+
+
+def test_a_seeds_noise_is_pooled_over_what_has_several() -> None:
+    assert seed_noise([[0.0, 2.0], [5.0, 5.0], [7.0], [math.inf, 1.0]]) == pytest.approx(1.0)  # (2 + 0) / 2
+    assert seed_noise([[1.0], []]) == math.inf
 
 
 def test_a_candidate_that_diverged_never_wins() -> None:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import pvariance
+from statistics import fmean, pvariance
 from typing import TYPE_CHECKING, Protocol
 
 from ..engine.base import Adapter
@@ -24,12 +24,13 @@ State = dict[str, "Tensor"]
 class Judged:
     """An edit with the means of its outcomes over seeds; None where none of them is ok.
 
-    ``gain`` in the reward and ``logprob`` of the gold answers, both over the un-edited learner; ``seeds``: how many were ok;
+    ``gain`` in the ``reward`` and ``logprob`` of the gold answers, both over the un-edited learner; ``seeds``: how many were ok;
     ``error``: the standard error of ``gain``, from what seeds make of all edits of the round (0 where none had two);
     ``all_correct``: every probe was answered right with each seed.
     """
 
     edit: Edit
+    reward: float | None
     gain: float | None
     logprob: float | None
     seeds: int = 1
@@ -38,7 +39,7 @@ class Judged:
 
 
 def judge(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[Judged]:
-    """Each edit's mean gain over its seeds; failed seeds do not count, neither as zero nor at all."""
+    """Each edit's means over its seeds; failed seeds do not count, neither as zero nor at all."""
     by_edit: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         if outcome.status == "ok":
@@ -47,11 +48,15 @@ def judge(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[Judged]:
     judged = []
     for edit in edits:
         ok = by_edit[edit.id]
-        gain = sum(o.gain or 0.0 for o in ok) / len(ok) if ok else None
-        logprob = sum(o.logprob or 0.0 for o in ok) / len(ok) if ok else None
+        reward, gain, logprob = (_mean(ok, name) for name in ("reward", "gain", "logprob"))
         right = bool(ok) and all(answer.correct for o in ok for answer in o.answers)
-        judged.append(Judged(edit, gain, logprob, len(ok), noise / math.sqrt(len(ok)) if ok else 0.0, right))
+        judged.append(Judged(edit, reward, gain, logprob, len(ok), noise / math.sqrt(max(1, len(ok))), right))
     return judged
+
+
+def _mean(outcomes: Sequence[Outcome], name: str) -> float | None:
+    # To 12 decimals: the rounding of a sum must neither break a tie between equals nor pass for a gain.
+    return round(fmean(getattr(o, name) or 0.0 for o in outcomes), 12) if outcomes else None
 
 
 def _seed_noise(values: Sequence[Sequence[float]]) -> float:

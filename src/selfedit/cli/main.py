@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from ..errors import SelfEditError
-from . import demo, report, run, world
+from . import demo, import_round, report, run, world
 
 _HELP = """Self-adapting language models: a model reads something new, writes its own
 training notes (self-edits) and is trained on them; reinforcement learning
@@ -55,6 +55,7 @@ def build_app() -> App:
     app.command(demo.demo)
     app.command(run.run)
     app.command(report.report)
+    app.command(import_round.import_round)
     worlds = App(name="world", help=_WORLD_HELP)
     worlds.command(world.check)
     worlds.command(world.sample)

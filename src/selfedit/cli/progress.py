@@ -41,6 +41,7 @@ from ..report.words import (
     number,
     percent,
     plain,
+    reliability_line,
     right_of,
     rows,
     rung_label,
@@ -299,6 +300,9 @@ def show_result(console: Console, summary: Mapping[str, Any], directory: object 
     if outcome:
         console.print()
         console.print(Text(outcome, style="bold"))
+    signal = reliability_line(summary.get("reliability") or {})
+    if signal:
+        console.print(Text(signal))
     for note in summary.get("notes") or []:
         console.print(Text(f"Note: {plain(note)}", style="yellow"))
     if directory is not None:

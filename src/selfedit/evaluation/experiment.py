@@ -13,6 +13,7 @@ from ..edits.text import edit_lines
 from ..engine.base import Engine
 from ..errors import ModelError
 from ..loop import Trained, reinforce
+from ..rewards.reliability import measure
 from ..run import OnEvent, Run, ignore_event, open_run, write_atomically
 from ..tasks.source import FileSource, TaskSource
 from ..tasks.world.source import WorldSource
@@ -132,6 +133,7 @@ def _summary(run: Run, trained: Trained, rungs: dict[str, Rung], engine: Engine,
         "ladder": [rung.row() for rung in rungs.values()],
         "paired": paired_rows(rungs, last),
         "rounds": trained.rows,
+        "reliability": measure(trained.values).row(settings.algorithm.rank_by[0]),
         "by_kind": by_kind(rungs),
         "per_task": {name: dict(zip((t.id for t in r.tasks), r.accuracy, strict=True)) for name, r in rungs.items()},
         "style_shares": {name: _styles(rung, settings) for name, rung in rungs.items() if rung.texts},

@@ -30,6 +30,7 @@ from .words import (
     percent,
     plain,
     points,
+    reliability_line,
     rows,
     rung_group,
     rung_label,
@@ -172,11 +173,13 @@ def _rounds(summary: Summary) -> str:
     limits: Mapping[str, Any] = next(
         (row["guards"]["limits"] for row in rounds if (row.get("guards") or {}).get("limits")), {}
     )
+    signal = reliability_line(summary.get("reliability") or {})
     told = "Limits: " + ", ".join(f"{name} {value}" for name, value in limits.items()) + "." if limits else ""
     return section(
         "Rounds and guards",
         _chart(rounds_chart, summary, "Mean reward and development accuracy of each round"),
         table(headers, lines, numeric=range(1, 9)),
+        paragraph(signal) if signal else "",
         paragraph(f"{ROUNDS_LEGEND} A round over a limit is rolled back. {told}", "small soft"),
     )
 

@@ -191,3 +191,19 @@ def headline(summary: Summary) -> str:
     verdict = "a gain" if low > 0 else "a loss" if high < 0 else "the interval includes 0, so no difference is shown"
     difference = f"{points(pair.get('difference'))} points ({interval(pair, sign=True)})"
     return f"{text} Paired over the same tasks: {difference}, {verdict}."
+
+
+def reliability_line(row: Row) -> str:
+    """How much of the reward is signal, in a sentence; empty where it was not measured.
+
+    ``row``: ``reliability``, ``seeds_for_80`` and, for the log-likelihood, ``of`` (see `rewards.reliability`).
+    """
+    share, seeds = number(row.get("reliability")), number(row.get("seeds_for_80"))
+    if share is None:
+        return ""
+    which = " (log-likelihood of the right answers)" if row.get("of") == "logprob" else ""
+    differences = f"he differences in reward{which} between edits of one passage"
+    if share <= 0 or seeds is None:
+        return f"T{differences} can't be told from noise: another seed of the same edit moves it as much."
+    more = f"; {count(seeds)} seed{'s' * (seeds > 1)} an edit would make it 80 %" if share < 0.8 else ""
+    return f"Of t{differences} about {percent(share, 0)} are real{more}."

@@ -89,11 +89,11 @@ def race(groups: Sequence[Sequence[int]], runner: Runner, plan: RacePlan) -> Rac
     if plan.seeds > 1:
         pilot = [c for group in alive[: plan.pilot] if len(group) > 1 for c in group]
         _add(values, runner.repeat(pilot, 1) if pilot else {})
-        noise = _noise([values[c] for c in pilot])
+        noise = seed_noise([values[c] for c in pilot])
         trained += len(pilot)
     for seed in range(1, plan.seeds):
         open_groups = alive if seed > 1 else alive[plan.pilot :]
-        again = [c for group in open_groups for c in _close(group, values, noise, plan)]
+        again = [c for group in open_groups for c in close(group, values, noise, plan.margin)]
         _add(values, runner.repeat(again, seed) if again else {})
         trained += len(again)
     means = {c: fmean(v) for c, v in values.items()}
@@ -106,17 +106,24 @@ def _top(group: Sequence[int], values: dict[int, float], n: int) -> list[int]:
     return [c for c in group if c in best]
 
 
-def _close(group: Sequence[int], values: dict[int, list[float]], noise: float, plan: RacePlan) -> list[int]:
-    """Those that can't be told from the best of their group, the best included; nobody where it stands alone."""
+def close(
+    group: Sequence[int], values: dict[int, list[float]], noise: float, margin: float, keep: int = 1
+) -> list[int]:
+    """Those of a group that may or may not belong to its ``keep`` best, in the group's order; nobody where that is clear.
+
+    One of the best and one of the others are close while their means (of ``values``, one a seed) differ by at most ``margin``
+    standard errors; ``noise`` is a single seed's standard deviation.
+    """
     means = {c: fmean(values[c]) for c in group}
-    best = _top(group, means, 1)[0]
+    kept = _top(group, means, keep)
+    others = [c for c in group if c not in kept and math.isfinite(means[c])]
 
-    def unsure(c: int) -> bool:
-        error = noise * math.sqrt(1 / len(values[c]) + 1 / len(values[best]))
-        return means[best] - means[c] <= plan.margin * error
+    def unsure(better: int, worse: int) -> bool:
+        error = noise * math.sqrt(1 / len(values[better]) + 1 / len(values[worse]))
+        return means[better] - means[worse] <= margin * error
 
-    rivals = [c for c in group if c != best and math.isfinite(means[c]) and unsure(c)]
-    return [c for c in group if c == best or c in rivals] if rivals else []
+    in_question = {c for pair in itertools.product(kept, others) if unsure(*pair) for c in pair}
+    return [c for c in group if c in in_question]
 
 
 def _add(values: dict[int, list[float]], more: dict[int, float]) -> None:
@@ -124,7 +131,7 @@ def _add(values: dict[int, list[float]], more: dict[int, float]) -> None:
         values[c].append(value if math.isfinite(value) else -math.inf)
 
 
-def _noise(pairs: Sequence[Sequence[float]]) -> float:
+def seed_noise(pairs: Sequence[Sequence[float]]) -> float:
     """The standard deviation of one value around its candidate's mean, pooled; infinite where there is nothing to pool."""
     finite = [v for v in pairs if len(v) > 1 and all(map(math.isfinite, v))]
     if not finite:

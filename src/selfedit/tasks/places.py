@@ -115,7 +115,8 @@ def parsed(text: str, at: Place) -> Any:
         return json.loads(text, parse_constant=refuse)
     except json.JSONDecodeError as error:
         spot = at if at.line else replace(at, line=error.lineno)
-        ended = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        rest = text[error.pos :].rstrip()  # nothing, or the first letters of a word
+        ended = any(word.startswith(rest) for word in ("true", "false", "null")) or error.msg.startswith("Unterminated")
         problem = f"the JSON breaks at column {error.colno} ({error.msg})"
         if ended:
             spot.fail(f"{problem}: the file or line ends too early", "it looks truncated; fetch or write it again")
