@@ -68,7 +68,7 @@ def test_seeds_go_where_the_choice_is_close() -> None:
 
 def test_noise_is_measured_on_the_pilot_alone() -> None:
     outcomes = outcomes_of({"a#0": [9.0, 9.1], "a#1": [5.0, 9.0], "a#2": [0.0]})
-    assert close_edits(EDITS, [EDITS[0]], outcomes, auto(), n_seeds=2) == []
+    assert close_edits(EDITS, [EDITS[0]], outcomes, auto(margin=1.5), n_seeds=2) == []
     assert ids(close_edits(EDITS, EDITS[:2], outcomes, auto(margin=1.5), n_seeds=2)) == ["a#0", "a#1"]
 
 
