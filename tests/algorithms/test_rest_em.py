@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from selfedit.algorithms.rest_em import judge, select
+from selfedit.algorithms.base import judge
+from selfedit.algorithms.rest_em import select
 from selfedit.config import AlgorithmSettings
 from selfedit.loop import _shares
-from selfedit.types import Completion, Edit, Outcome
+from selfedit.types import Answer, Completion, Edit, Outcome
 
 EDITS = [Edit("t", i, "", "", Completion((), (), (), "", True), 1.0, 1.0, 0, "") for i in range(3)]
 
@@ -50,3 +53,20 @@ def test_an_edit_counts_once_in_a_rounds_means_however_many_seeds_it_had() -> No
     assert shares["mean_reward"] == shares["mean_gain"] == pytest.approx(0.5)
     assert (shares["valid_share"], shares["selected_share"]) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
     assert (shares["failures"], shares["n_edits"]) == (["it diverged"], 3)
+
+
+def test_a_gain_has_to_stand_out_of_the_noise_of_seeds_where_asked() -> None:
+    judged = judge(EDITS, outcomes_of([[0.9, 1.1], [0.1, 0.3], [-0.2, 0.0]]))
+    noise = 0.1 * 2**0.5  # of one seed: each pair lies .2 apart
+    assert [j.error for j in judged] == pytest.approx([noise / 2**0.5] * 3)
+    for confidence, kept in ((0.0, [0, 1]), (1.0, [0, 1]), (2.5, [0])):
+        settings = AlgorithmSettings(keep=3, rank_by=("gain",), confidence=confidence)
+        assert [j.edit.index for j in select(judged, settings)] == kept
+
+
+def test_all_correct_keeps_edits_that_made_every_probe_right() -> None:
+    outcomes = outcomes_of([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+    right = [[True, True], [True, False], [True, True]]
+    answered = [replace(o, answers=(Answer("q", "a", "a", right[i // 2][i % 2], 0.0),)) for i, o in enumerate(outcomes)]
+    settings = AlgorithmSettings(keep=3, rank_by=("gain",), all_correct=True)
+    assert [j.edit.index for j in select(judge(EDITS, answered), settings)] == [0, 2]
