@@ -132,7 +132,7 @@ class Machine:
             return "fp32", "fp32: no matrix units for bf16 here"
         if weights > _MEASURED_UP_TO:
             return "bf16", "bf16: there are matrix units for it, and the model is large; not measured"
-        ratio = _speed_of_bf16(self.settings, 2 * self.load.cohorts)
+        ratio = _speed_of_bf16(self.settings, self.load.cohorts * self.settings.model.at_once.members)
         if ratio is None:
             return "bf16", "bf16: there are matrix units for it; not measured"
         if ratio >= _WORTH_IT:
@@ -160,11 +160,11 @@ class Machine:
 
 
 def _speed_of_bf16(settings: Settings, members: int) -> float | None:
-    """How many times as fast bf16 is in a small training step; None where the settings' updates don't fit the model.
+    """How many times as fast bf16 is in a training step of so many members; None where the updates don't fit the model.
 
-    A second or two for the embedded base. Taken in turns, the best of a few: other programs use the processor too.
+    Two or three seconds for the embedded base. Taken in turns, the best of a few: other programs use the processor too.
     """
-    engines = {dtype: load_engine(settings.on_machine(dtype=dtype, members_at_once=2)) for dtype in ("fp32", "bf16")}
+    engines = {dtype: load_engine(settings.on_machine(dtype=dtype)) for dtype in ("fp32", "bf16")}
     best = dict.fromkeys(engines, math.inf)
     for _ in range(3):  # the first has first-use costs
         for dtype, engine in engines.items():
