@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import dynamic_module_utils
 
-from selfedit.config import MACHINE_FIELDS, load_settings, make_settings
+from selfedit.config import MACHINE_FIELDS, AtOnce, load_settings, make_settings
 from selfedit.engine import loading, memory
 from selfedit.engine.fit import Cohort
 from selfedit.errors import ModelError, RunError, SettingsError
@@ -427,6 +429,100 @@ def test_the_measurement_is_short_and_leaves_an_unusable_rank_to_the_run(fields)
     assert 0.01 < machine._speed_of_bf16(settings, 4) < 100
     assert time.monotonic() - began < 20  # tenths of a second on a free processor
     assert machine._speed_of_bf16(make_settings(fields | {"inner": {"rank": 999}}), 4) is None
+
+
+# A schedule read as numbers, which tensors on the meta device don't have; loading with weights makes it on the CPU.
+ODD_CODE = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OddConfig(LlamaConfig):
+    model_type = "odd"
+
+class OddForCausalLM(LlamaForCausalLM):
+    config_class = OddConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.dropped = [rate.item() for rate in torch.linspace(0, 0.1, config.num_hidden_layers)]
+"""
+
+
+@pytest.fixture
+def odd_model(tiny_world_model, tmp_path, monkeypatch) -> str:
+    """A model that brings its own code, which can't be built without weights."""
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    directory = Path(shutil.copytree(tiny_world_model, tmp_path / "odd"))
+    (directory / "modeling_odd.py").write_text(ODD_CODE)
+    config = json.loads((directory / "config.json").read_text())
+    config["model_type"] = "odd"
+    config["auto_map"] = {"AutoConfig": "modeling_odd.OddConfig", "AutoModelForCausalLM": "modeling_odd.OddForCausalLM"}
+    (directory / "config.json").write_text(json.dumps(config))
+    return str(directory)
+
+
+def test_a_model_that_cannot_be_built_without_weights_runs_unplanned_with_a_warning(
+    odd_model, fields, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loading, "has_bf16_units", lambda device: False)
+    model = {"path": odd_model, "trust_remote_code": True, "templates": "world"}
+    settings = make_settings(fields | {"model": model, "ladder": {"rungs": ["no_edit"]}})
+    events = []
+
+    def stop(kind, data):
+        events.append((kind, data))
+        if kind == "passage":  # the engine is loaded
+            raise KeyboardInterrupt
+
+    with (
+        pytest.warns(UserWarning, match=r"meta.*not planned: 8 adapters.*set model\.members_at_once") as warned,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run_experiment(settings, tmp_path / "run", stop)
+    assert len([w for w in warned if "not planned" in str(w.message)]) == 1
+    resolved = load_settings(tmp_path / "run" / "config.toml")
+    assert resolved.model.at_once == AtOnce()
+    assert resolved.model.dtype == "fp32"
+    assert not {"auto"} & {getattr(resolved.model, name) for name in MACHINE_FIELDS}
+    assert next(data for kind, data in events if kind == "plan")["memory"] is None
+    # Who plans by hand is not warned.
+    by_hand = {"members_at_once": 2, "rows_at_once": 8, "tokens_at_once": 512}
+    settings, _ = resolve(make_settings(fields | {"model": model | by_hand}))
+    assert settings.model.at_once == AtOnce(2, 8, 512)
+
+
+def test_a_config_that_does_not_say_what_a_plan_needs_is_not_planned_for(fields, monkeypatch):
+    def lacking(*_):
+        raise AttributeError("'OddConfig' object has no attribute 'num_attention_heads'")
+
+    monkeypatch.setattr(memory.Costs, "of", lacking)
+    monkeypatch.setattr(loading, "has_bf16_units", lambda device: True)
+    auto = make_settings({"model": {"path": fields["model"]["path"]}})
+    with pytest.warns(UserWarning, match="num_attention_heads"):
+        settings, why = resolve(auto)
+    assert settings.model.at_once == AtOnce()
+    assert (settings.model.dtype, why) == ("bf16", "bf16: there are matrix units for it; not measured")
+
+
+@pytest.mark.parametrize("wrong", ["nowhere", "no_causal", "targets", "needs_trust"])
+def test_what_cannot_be_read_at_all_is_an_error_before_a_run(wrong, odd_model, fields, tmp_path):
+    settings = {"path": odd_model, "trust_remote_code": True}
+    if wrong == "nowhere":
+        settings["path"] = str(tmp_path / "nowhere")
+    elif wrong == "targets":
+        settings = {"path": fields["model"]["path"], "targets": "c_attn"}
+    else:
+        file = Path(odd_model) / "config.json"
+        config = json.loads(file.read_text())
+        if wrong == "no_causal":
+            config["model_type"] = "t5"
+            config.pop("auto_map")
+        settings["trust_remote_code"] = False
+        file.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"no such directory|can't be loaded as a causal|matches 'c_attn'"):
+        run_experiment(make_settings({"model": settings}), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.toml").exists()
 
 
 def test_memory_that_ran_out_is_journaled_and_a_resumed_run_goes_on_with_fewer_members(fields, tmp_path, monkeypatch):

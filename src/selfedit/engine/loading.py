@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from ..errors import ModelError, SettingsError
@@ -96,22 +103,35 @@ def _check_source(source: str, allow_pickle: bool) -> None:
 
 def _unloadable(source: str, error: Exception) -> ModelError:
     """A damaged checkpoint can raise anything, down to its parsers' own errors."""
-    reason = " ".join(str(error).split())[:400]
-    return ModelError(f"{source}: can't be loaded as a causal language model ({reason}); check the name")
+    return ModelError(f"{source}: can't be loaded as a causal language model ({_in_short(error)}); check the name")
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+class NoOutlineError(ModelError):
+    """A model's modules can't be made without its weights: its own code can raise anything on the meta device."""
 
 
 def load_outline(source: str, *, trust_remote_code: bool, allow_pickle: bool) -> PreTrainedModel:
     """The model's modules without its weights (on the meta device): what its shape says, at the cost of its config.json.
 
     Raises:
-        ModelError: it can't be read.
+        ModelError: it can't be read, or is no causal language model.
+        NoOutlineError: it can't be built without weights; with them it may load.
     """
     _check_source(source, allow_pickle)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _unloadable(source, error) from error
+    try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)  # type: ignore[no-any-return]
     except Exception as error:
+        if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:  # a checkpoint's own code is entered there as it is read
+            raise NoOutlineError(f"{source}: {_in_short(error)}") from error
         raise _unloadable(source, error) from error
 
 

@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
+import warnings
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..config import Settings
+from ..config import AtOnce, Settings
 from ..engine.base import Engine
-from ..errors import ModelError
+from ..errors import ModelError, SelfEditError
 from ..work import COHORTS_PER_CHUNK
 from .planning import made_up_updates
 
+if TYPE_CHECKING:  # importing torch takes seconds
+    import torch
+    from transformers import PreTrainedModel
+
+    from ..engine.memory import Costs, Load
+
+Dtype = Literal["fp32", "bf16"]
 # Bytes of fp32 weights beyond which loading them to measure takes longer than it is worth: large products gain from bf16.
 _MEASURED_UP_TO = 1 << 30
 _WORTH_IT = 1.1  # bf16 rounds more, and a tie should not be decided by noise
@@ -56,56 +64,91 @@ def load_engine(settings: Settings) -> Engine:
     )
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """A model's modules without their weights, and the run's load on them."""
+
+    outline: PreTrainedModel
+    load: Load
+
+    @classmethod
+    def of(cls, settings: Settings, device: torch.device) -> _Shape:
+        """Read from the checkpoint's config and code, which can raise anything."""
+        import torch
+
+        from ..engine.loading import load_outline
+        from ..engine.memory import Load, adapter_size
+
+        model, edits, inner, policy = settings.model, settings.edits, settings.inner, settings.algorithm
+        outline = load_outline(
+            model_path(model.path), trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle
+        )
+        # A passage, like an edit, is taken to be at most as long as the longest edit; a step sees at most one of each.
+        longest = getattr(outline.config.get_text_config(), "max_position_embeddings", None) or edits.max_new_tokens
+        sequence = min(int(longest), edits.max_new_tokens)
+        both = min(int(longest), 2 * sequence)
+        load = Load(
+            sequence=sequence,
+            step=min(inner.batch_size * sequence, 2 * sequence),
+            adapter=adapter_size(outline, settings.targets, inner.rank),
+            cohorts=min(COHORTS_PER_CHUNK, torch.get_num_threads()) if device.type == "cpu" else 1,
+            banks=COHORTS_PER_CHUNK,
+            m_step=policy.batch_size * both,
+            policy=adapter_size(outline, policy.targets, policy.rank),
+        )
+        shape = cls(outline, load)
+        shape.costs(torch.float32, device)
+        return shape
+
+    def costs(self, dtype: torch.dtype, device: torch.device) -> Costs:
+        """What the model takes in ``dtype``."""
+        from ..engine.memory import Costs
+
+        return Costs.of(self.outline, dtype, device)
+
+
 class Machine:
     """What settings ask of the machine they meet: the model's shape and the run's load on it, without loading any weights."""
 
     def __init__(self, settings: Settings) -> None:
-        """Read the model's shape.
+        """Read the model's shape. One that its own code does not tell without the weights is not planned for, with a warning.
 
         Raises:
             ModelError: it can't be read, or has no module of the targets.
             SettingsError: the device is not there.
         """
-        import torch
+        from ..engine.loading import NoOutlineError, choose_device
 
-        from ..engine.loading import choose_device, load_outline
-        from ..engine.memory import Load, adapter_size
+        self.settings, self.device = settings, choose_device(settings.model.device)
+        self._shape: _Shape | None = None
+        try:
+            self._shape = _Shape.of(settings, self.device)
+        except Exception as error:
+            if isinstance(error, SelfEditError) and not isinstance(error, NoOutlineError):
+                raise
+            self._warn(error)
 
-        model, edits, inner, policy = settings.model, settings.edits, settings.inner, settings.algorithm
-        self.settings, self.device = settings, choose_device(model.device)
-        self.outline = load_outline(
-            model_path(model.path), trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle
-        )
-        # A passage, like an edit, is taken to be at most as long as the longest edit; a step sees at most one of each.
-        longest = (
-            getattr(self.outline.config.get_text_config(), "max_position_embeddings", None) or edits.max_new_tokens
-        )
-        sequence = min(int(longest), edits.max_new_tokens)
-        both = min(int(longest), 2 * sequence)
-        self.load = Load(
-            sequence=sequence,
-            step=min(inner.batch_size * sequence, 2 * sequence),
-            adapter=adapter_size(self.outline, settings.targets, inner.rank),
-            cohorts=min(COHORTS_PER_CHUNK, torch.get_num_threads()) if self.device.type == "cpu" else 1,
-            banks=COHORTS_PER_CHUNK,
-            m_step=policy.batch_size * both,
-            policy=adapter_size(self.outline, policy.targets, policy.rank),
-        )
+    def _warn(self, error: Exception) -> None:
+        """Say how to plan by hand, where that is not done yet."""
+        model = self.settings.model
+        if "auto" in (model.members_at_once, model.rows_at_once, model.tokens_at_once):
+            members, rows, tokens = model.at_once
+            warnings.warn(
+                f"{model.path}: its shape can't be told without its weights ({type(error).__name__}: {error}), so memory is not "
+                f"planned: {members} adapters, {rows} texts and {tokens} scored tokens at once. If that is too much, or little, "
+                "set model.members_at_once, model.rows_at_once and model.tokens_at_once",
+                stacklevel=3,
+            )
 
     def resolved(self) -> tuple[Settings, str]:
         """The settings with nothing left for the machine to decide."""
-        from ..engine.loading import DTYPES
-        from ..engine.memory import GIB, Costs, fitting, most_useful, usable_bytes
+        from ..engine.memory import GIB, usable_bytes
 
-        model, gib = self.settings.model, self.settings.model.memory_gib
+        gib = self.settings.model.memory_gib
         if gib == "auto":
             gib = max(1e-3, math.floor(1000 * usable_bytes(self.device) / GIB) / 1000)
         dtype, why = self._dtype(int(gib * GIB))
-        costs = Costs.of(self.outline, DTYPES[dtype], self.device)
-        most = most_useful(self.device, self.load.step)
-        fits = fitting(costs, self.load, int(gib * GIB), most)
-        asked = (model.members_at_once, model.rows_at_once, model.tokens_at_once)
-        members, rows, tokens = (n if asked_n == "auto" else asked_n for n, asked_n in zip(fits, asked, strict=True))
+        members, rows, tokens = self._at_once(dtype, int(gib * GIB))
         settings = self.settings.on_machine(
             device=str(self.device),
             dtype=dtype,
@@ -116,46 +159,63 @@ class Machine:
         )
         return settings, why
 
-    def _dtype(self, budget: int) -> tuple[Literal["fp32", "bf16"], str]:
+    def _at_once(self, dtype: Dtype, budget: int) -> AtOnce:
+        """What the settings name, and what fits where they don't (without a shape: `AtOnce`'s defaults)."""
+        from ..engine.loading import DTYPES
+        from ..engine.memory import fitting, most_useful
+
+        model = self.settings.model
+        if self._shape is None:
+            return model.at_once
+        costs, load = self._shape.costs(DTYPES[dtype], self.device), self._shape.load
+        fits = fitting(costs, load, budget, most_useful(self.device, load.step))
+        asked = (model.members_at_once, model.rows_at_once, model.tokens_at_once)
+        return AtOnce(*(n if asked_n == "auto" else asked_n for n, asked_n in zip(fits, asked, strict=True)))
+
+    def _dtype(self, budget: int) -> tuple[Dtype, str]:
         """The dtype, and why in words (empty where the settings name it); measured where that is cheap and open."""
         import torch
 
         from ..engine.loading import has_bf16_units
-        from ..engine.memory import GIB, Costs
+        from ..engine.memory import GIB
 
         if self.settings.model.dtype != "auto":
             return self.settings.model.dtype, ""
-        weights = Costs.of(self.outline, torch.float32, self.device).base
+        weights = self._shape.costs(torch.float32, self.device).base if self._shape else 0
         if weights > budget:
             return "bf16", f"bf16: in fp32 the weights alone would take {weights / GIB:.1f} GiB"
         if not has_bf16_units(self.device):
             return "fp32", "fp32: no matrix units for bf16 here"
+        if self._shape is None:
+            return "bf16", "bf16: there are matrix units for it; not measured"
         if weights > _MEASURED_UP_TO:
             return "bf16", "bf16: there are matrix units for it, and the model is large; not measured"
-        ratio = _speed_of_bf16(self.settings, self.load.cohorts * self.settings.model.at_once.members)
+        ratio = _speed_of_bf16(self.settings, self._shape.load.cohorts * self.settings.model.at_once.members)
         if ratio is None:
             return "bf16", "bf16: there are matrix units for it; not measured"
         if ratio >= _WORTH_IT:
             return "bf16", f"bf16: {ratio:.1f} times as fast as fp32 here"
         return "fp32", f"fp32: bf16 is {ratio:.1f} times as fast here, not worth its rounding"
 
-    def needs(self) -> dict[str, Any]:
+    def needs(self) -> dict[str, Any] | None:
         """How these (resolved) settings use the memory: ``budget``, ``base``, ``training`` ... in GiB, ``peak`` their most at
         any time, ``step_tokens`` a member's tokens in a training step, ``cohorts`` the sets of members that train side by side.
+        None where memory is not planned.
         """
         from ..engine.loading import choose_dtype
-        from ..engine.memory import GIB, Costs, split
+        from ..engine.memory import GIB, split
 
-        model = self.settings.model
-        costs = Costs.of(self.outline, choose_dtype(model.dtype, self.device), self.device)
-        parts = split(costs, self.load, model.at_once)
+        if self._shape is None:
+            return None
+        model, load = self.settings.model, self._shape.load
+        parts = split(self._shape.costs(choose_dtype(model.dtype, self.device), self.device), load, model.at_once)
         return {
             "budget": model.memory_gib,
             "peak": round(parts.peak / GIB, 6),
             **{name: round(size / GIB, 6) for name, size in asdict(parts).items()},
             **model.at_once._asdict(),
-            "step_tokens": self.load.step,
-            "cohorts": self.load.cohorts,
+            "step_tokens": load.step,
+            "cohorts": load.cohorts,
         }
 
 
