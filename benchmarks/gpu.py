@@ -3,8 +3,9 @@
     python -m benchmarks.gpu --json gpu.json
 
 Random weights in the shape of Qwen2.5-7B (nothing is downloaded) and random tokens: speed does not depend on what they say.
-An edit is the paper's: 7 implications and a passage, 10 epochs, batch 1, rank 32 on all linear modules, 5 probes. Without
-CUDA it runs at a tiny size, to see that it runs.
+An edit is the paper's: 7 implications and a passage, 10 epochs, batch 1, rank 32 on all linear modules, 5 probes. First a tiny
+model in fp32 shows that all sides compute the same; then they take turns on one model in bf16. Without CUDA it all runs at the
+tiny size, to see that it runs.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from selfedit.engine.baselines import Baseline, run_baseline
+from selfedit.engine.baselines import Baseline, Edited, run_baseline
 from selfedit.engine.lora import initial_adapter
+from selfedit.engine.reference import distance
 from selfedit.engine.targets import find_layout
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import OutOfMemoryError
@@ -32,12 +34,13 @@ from selfedit.evaluation.machine import EMBEDDED
 from selfedit.run import write_atomically
 from selfedit.types import TrainSequence, Update
 
-from .inner_loop import say
 from .machine import describe, matmul_peak, peak_memory_gib
+from .turns import quotients, say, take_turns
 from .workload import MAX_NEW_TOKENS, PAPER_EPOCHS, PAPER_PROBES, Case, useful_flops
 
 LINES, PASSAGE, PROBE = (18, 20, 22, 24, 26, 28, 30), 180, 20  # tokens, as in SQuAD
 DECODED_ROWS, DECODED_TOKENS = 64, 64
+BASELINES_TIMED: tuple[Baseline, ...] = ("trainer", "lean")
 SHAPE = {
     "hidden_size": 3584,
     "intermediate_size": 18944,
@@ -58,12 +61,14 @@ TINY = {
 }
 
 
-def build(shape: dict[str, int], device: torch.device) -> Qwen2ForCausalLM:
-    """A model of random weights, in bf16, made where it stays."""
+def build(shape: dict[str, int], device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Qwen2ForCausalLM:
+    """A model of random weights, made where it stays."""
     torch.manual_seed(0)
     config = Qwen2Config(**shape, tie_word_embeddings=False, eos_token_id=2, bos_token_id=1, pad_token_id=0)
     with device:
-        return Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)  # type: ignore[no-any-return]
+        model: Qwen2ForCausalLM = Qwen2ForCausalLM._from_config(config, dtype=dtype)
+    model.generation_config.eos_token_id = 2
+    return model
 
 
 def make_case(seed: int, vocabulary: int, epochs: int) -> Case:
@@ -85,32 +90,76 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def engine_row(engine: TorchEngine, cases: Sequence[Case], device: torch.device, repeats: int) -> dict[str, float]:
-    """K edits at once: seconds per edit (training and answers) and the device's peak memory."""
-    seconds = []
-    for _ in range(repeats + 1):  # the first warms up
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        began = time.perf_counter()
-        bank = engine.fit([case.update for case in cases])
-        engine.answer(bank, [case.prompts for case in cases], max_new_tokens=MAX_NEW_TOKENS)
-        wait(device)
-        seconds.append((time.perf_counter() - began) / len(cases))
-    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else peak_memory_gib()
-    return {"seconds_per_edit": median(seconds[1:]), "peak_gib": peak}
+def agreement(device: torch.device) -> tuple[dict[str, float], float]:
+    """In fp32, on two edits of a tiny model: the other sides' largest relative distance from the lean loop's update, and the
+    share of greedy answers that all sides give alike.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    model = build(TINY | {"vocab_size": len(tokenizer)}, device, torch.float32)  # answers are compared as texts
+    engine = TorchEngine(model, tokenizer, name="tiny", members_at_once=2)
+    cases = [make_case(k, len(tokenizer), 1) for k in range(2)]
+    bank = engine.fit([case.update for case in cases])
+    answers = engine.answer(bank, [case.prompts for case in cases], max_new_tokens=MAX_NEW_TOKENS)
+    errors = {"engine": 0.0, "trainer": 0.0}
+    equal = asked = 0
+    for k, case in enumerate(cases):
+        lean, trainer = (edit_one(name, model, case) for name in ("lean", "trainer"))
+        for name, adapter in {"engine": bank.adapter(k), "trainer": trainer.adapter}.items():
+            errors[name] = max(errors[name], distance(adapter, lean.adapter))
+        texts = [[engine.decode(ids) for ids in one.answers] for one in (lean, trainer)]
+        equal += sum(len(set(row)) == 1 for row in zip(answers[k], *texts, strict=True))
+        asked += len(case.prompts)
+    return errors, equal / asked
 
 
-def baseline_seconds(name: Baseline, model: Any, case: Case, device: torch.device, repeats: int) -> float:
-    """Median seconds of one edit by a baseline on the same weights."""
+def edit_one(name: Baseline, model: Any, case: Case) -> Edited:
+    """One edit by a baseline."""
     one = case.update
     start = initial_adapter(find_layout(model, "all-linear", ""), one.rank, one.alpha, one.seed)
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        run_baseline(name, model, one, start, case.prompts, max_new_tokens=MAX_NEW_TOKENS)
-        wait(device)
-        seconds.append(time.perf_counter() - began)
-    return median(seconds)
+    return run_baseline(name, model, one, start, case.prompts, max_new_tokens=MAX_NEW_TOKENS)
+
+
+def seconds_of(work: Callable[[], object], edits: int, device: torch.device) -> float:
+    """Seconds per edit of work that makes so many."""
+    wait(device)
+    began = time.perf_counter()
+    work()
+    wait(device)
+    return (time.perf_counter() - began) / edits
+
+
+def edit_many(engine: TorchEngine, cases: Sequence[Case]) -> None:
+    """All edits at once by the engine."""
+    bank = engine.fit([case.update for case in cases])
+    engine.answer(bank, [case.prompts for case in cases], max_new_tokens=MAX_NEW_TOKENS)
+
+
+def fitting(engines: dict[int, TorchEngine], cases: Sequence[Case], device: torch.device) -> dict[int, float]:
+    """The peak memory (GiB) at each K, up to the first that does not fit; also warms up.
+
+    Raises:
+        OutOfMemoryError: not even the first fits.
+    """
+
+    def refuse(members: int, reason: str) -> None:
+        raise OutOfMemoryError(
+            f"only {members} edits at once fit into the memory ({reason}); ask for no more with --ks"
+        )
+
+    cuda, peaks = device.type == "cuda", dict[int, float]()
+    for k, engine in engines.items():
+        engine.limit_members(k, refuse)
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(device)
+        try:
+            edit_many(engine, cases[:k])
+        except (torch.OutOfMemoryError, OutOfMemoryError):
+            if not peaks:
+                raise
+            say(f"K = {k} does not fit into the memory")
+            break
+        peaks[k] = torch.cuda.max_memory_allocated(device) / 2**30 if cuda else peak_memory_gib()
+    return peaks
 
 
 def decoding(engine: TorchEngine, vocabulary: int, device: torch.device) -> float:
@@ -123,45 +172,59 @@ def decoding(engine: TorchEngine, vocabulary: int, device: torch.device) -> floa
 
 
 def measure(device: torch.device, ks: Sequence[int], repeats: int) -> dict[str, Any]:
-    """All rows for one device; a K that does not fit into its memory ends the list."""
+    """All numbers of one device; a K that does not fit into its memory ends their list."""
     cuda = device.type == "cuda"
     shape, epochs = (SHAPE, PAPER_EPOCHS) if cuda else (TINY, 1)
-    model = build(shape, device)
-    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    errors, equal = agreement(device)
+    say(f"in fp32: relative errors {errors}, answers equal {equal:.3f}")
+    model, tokenizer = build(shape, device), AutoTokenizer.from_pretrained(EMBEDDED)
+    say(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f}B parameters; finding what fits")
     cases = [make_case(k, shape["vocab_size"], epochs) for k in range(max(ks))]
-    model.generation_config.eos_token_id = 2
-    baselines = {n: baseline_seconds(n, model, cases[0], device, repeats) for n in ("trainer", "lean")}
-    say(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f}B parameters; seconds per edit {baselines}")
+    engines = {k: TorchEngine(model, tokenizer, name="random", members_at_once=k) for k in sorted(ks)}
+    peaks = fitting(engines, cases, device)
+    raw = timed(model, {k: engines[k] for k in peaks}, cases, device, repeats)
+    compared = quotients(raw, list(peaks), BASELINES_TIMED)
     peak = matmul_peak(torch.bfloat16, 8192 if cuda else 512, device=device.type)
-    rows: dict[str, dict[str, float]] = {}
-    for k in ks:
-        engine = TorchEngine(model, tokenizer, name="random", members_at_once=k)
-        fewer: list[int] = []
-        engine.limit_members(k, lambda members, _, fewer=fewer: fewer.append(members))  # type: ignore[misc]
-        try:
-            row = engine_row(engine, cases[:k], device, repeats)
-        except (torch.OutOfMemoryError, OutOfMemoryError):
-            fewer.append(0)
-        if fewer:
-            say(f"K = {k} does not fit into the memory")
-            break
+    rows = {}
+    for k, peak_gib in peaks.items():
+        seconds = compared["seconds_per_edit"]["engine"][str(k)]
         flops = sum(useful_flops(model, "all-linear", case) for case in cases[:k]) / k
-        row["peak_share"] = flops / row["seconds_per_edit"] / peak
-        rows[str(k)] = row
-        say(f"K = {k}: " + ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
-    best = min((row["seconds_per_edit"] for row in rows.values()), default=float("nan"))
+        rows[str(k)] = {"seconds_per_edit": seconds, "peak_gib": peak_gib, "peak_share": flops / seconds / peak}
+        say(f"K = {k}: " + ", ".join(f"{name} {value:.3g}" for name, value in rows[str(k)].items()))
     name = torch.cuda.get_device_name(device) if cuda else "no GPU: a tiny model on " + describe()
     return {
         "device": name,
         "shape": shape,
         "epochs": epochs,
+        "max_rel_error": max(errors.values()),
+        "rel_error": errors,
+        "tokens_equal": equal,
         "engine": rows,
-        "baselines": baselines,
-        "ratios": {n: seconds / best for n, seconds in baselines.items()},
+        "best_k": compared["best_k"],
+        "baselines": {name: compared["seconds_per_edit"][name] for name in BASELINES_TIMED},
+        "ratios": compared["ratios"],
         "peak_tflops": peak / 1e12,
-        "decoded_tokens_per_second": decoding(engine, shape["vocab_size"], device),
+        "decoded_tokens_per_second": decoding(engines[compared["best_k"]], shape["vocab_size"], device),
         "repeats": repeats,
+        "raw_seconds": raw,
     }
+
+
+def timed(
+    model: Any, engines: dict[int, TorchEngine], cases: Sequence[Case], device: torch.device, repeats: int
+) -> dict[str, list[float]]:
+    """Seconds per edit of every side in every repetition: the baselines make one edit, the engine K at once."""
+
+    def one(name: Baseline) -> Callable[[], float]:
+        return lambda: seconds_of(lambda: edit_one(name, model, cases[0]), 1, device)
+
+    def many(k: int) -> Callable[[], float]:
+        return lambda: seconds_of(lambda: edit_many(engines[k], cases[:k]), k, device)
+
+    for name in BASELINES_TIMED:  # imports and first uses
+        edit_one(name, model, replace(cases[0], update=replace(cases[0].update, steps=2)))
+    runs = {name: one(name) for name in BASELINES_TIMED} | {f"engine {k}": many(k) for k in engines}
+    return take_turns(runs, repeats)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

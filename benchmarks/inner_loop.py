@@ -13,12 +13,10 @@ import json
 import logging
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -32,6 +30,7 @@ from selfedit.run import write_atomically
 
 from .machine import describe, forget_peak_memory, matmul_peak, peak_memory_gib
 from .sides import SETUPS, Setup, Sides, agreement, parameters, shortened
+from .turns import quotients, say, take_turns
 from .workload import LOOPS, MODELS, checkpoint, useful_flops
 
 NOTES = (
@@ -61,11 +60,6 @@ class Plan:
 QUICK = Plan(repeats=1, ks=(1, 2), checked=1, tries=1, setups=(SETUPS[0], SETUPS[-1]), max_steps=2)
 
 
-def say(text: str) -> None:
-    """A line of progress."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
-
-
 def measure(source: Path, model: str, loop: str, plan: Plan) -> dict[str, Any]:
     """One row: a model and an inner loop."""
     say(f"{model}, {loop} loop: comparing what the sides compute")
@@ -81,20 +75,20 @@ def measure(source: Path, model: str, loop: str, plan: Plan) -> dict[str, Any]:
     say(f"engine {dtype}, " + ", ".join(f"{name} {' '.join(setup)}" for name, setup in setups.items()))
     raw = _timed(sides, plan, dtype, setups)
     row = {"model": model, "loop": loop, "parameters": parameters(sides), "targets": sides.targets}
-    quotients = _quotients(raw, plan.ks)
-    best: int = quotients["best_k"]
+    compared = quotients(raw, plan.ks, (*BASELINES, "seal_2048"))
+    best: int = compared["best_k"]
     peak = matmul_peak(DTYPES[dtype])
     flops = sum(useful_flops(sides.engine(dtype).model, sides.targets, case) for case in sides.cases[:best]) / best
     return (
         row
-        | quotients
+        | compared
         | {
             "dtype": {"engine": dtype, **{name: setup[0] for name, setup in setups.items()}},
             "attention": {name: setup[1] for name, setup in setups.items()},
             "max_rel_error": max(errors.values()),
             "rel_error": errors,
             "tokens_equal": equal,
-            "peak_share": flops / quotients["seconds_per_edit"]["engine"][str(best)] / peak,
+            "peak_share": flops / compared["seconds_per_edit"]["engine"][str(best)] / peak,
             "peak_gflops": peak / 1e9,
             "useful_gflop_per_edit": flops / 1e9,
             "peak_gib": memory,
@@ -123,30 +117,7 @@ def _timed(sides: Sides, plan: Plan, dtype: Dtype, setups: dict[str, Setup]) -> 
 
     runs = {name: sequential(name, setup) for name, setup in setups.items()}
     runs |= {f"engine {k}": at_once(k) for k in plan.ks}
-    raw: dict[str, list[float]] = {name: [] for name in runs}
-    for repetition in range(plan.repeats):
-        for name in list(runs)[:: 1 if repetition % 2 == 0 else -1]:
-            if name != "seal_2048" or repetition == 0:
-                raw[name].append(runs[name]())
-        say(f"repetition {repetition + 1} of {plan.repeats}: " + _shown({n: s[-1] for n, s in raw.items()}))
-    return raw
-
-
-def _quotients(raw: dict[str, list[float]], ks: Sequence[int]) -> dict[str, Any]:
-    """Medians, and each baseline over the engine at its best K: the median of the repetitions' own ratios."""
-    medians = {name: median(seconds) for name, seconds in raw.items()}
-    best = min(ks, key=lambda k: medians[f"engine {k}"])
-    engine = raw[f"engine {best}"]
-    names = (*BASELINES, "seal_2048")
-    # seal_2048 has the first repetition alone.
-    ratios = {n: median(a / b for a, b in zip(raw[n], engine, strict=False)) if n in raw else None for n in names}
-    seconds: dict[str, Any] = {name: medians.get(name) for name in names}
-    seconds["engine"] = {str(k): medians[f"engine {k}"] for k in ks}
-    return {"seconds_per_edit": seconds, "best_k": best, "ratios": ratios}
-
-
-def _shown(seconds: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3g} s" for name, value in seconds.items())
+    return take_turns(runs, plan.repeats, once=("seal_2048",))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:

@@ -42,9 +42,9 @@ from selfedit.run import write_atomically
 from selfedit.tasks.world.source import draw_tasks
 from selfedit.types import Task, Update
 
-from .inner_loop import say
 from .machine import describe
 from .sides import SETUPS, Setup
+from .turns import say
 
 RESCORING_SEEDS = 3
 

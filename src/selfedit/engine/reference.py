@@ -123,11 +123,11 @@ def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def trained_adapter(model: Any, like: LoraAdapter) -> LoraAdapter:
-    """The PEFT model's tensors as an adapter; copies."""
+    """The PEFT model's tensors as an adapter; copies, on the CPU."""
     tensors = {}
     for path in like.tensors:
         module = model.base_model.model.get_submodule(path)
-        a, b = (part["default"].weight.detach().float().clone() for part in (module.lora_A, module.lora_B))
+        a, b = (part["default"].weight.detach().float().cpu().clone() for part in (module.lora_A, module.lora_B))
         tensors[path] = (a, b)
     return LoraAdapter(tensors, like.rank, like.alpha, like.target_modules, like.fan_in_fan_out, like.base)
 
