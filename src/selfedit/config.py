@@ -162,10 +162,11 @@ class InnerSettings(Section):
 class RewardSettings(Section):
     """What an outcome is worth."""
 
-    metric: Literal["exact", "exact_match", "token_f1", "logprob", "perplexity"] = Field(
+    metric: Literal["exact", "exact_match", "token_f1", "offline", "logprob", "perplexity"] = Field(
         "exact",
         description="exact: greedy text equals the gold (one teacher-forced pass); exact_match and token_f1: SQuAD's, "
-        "on decoded text; logprob: gold log-likelihood per token; perplexity: minus log-perplexity of a validation text",
+        "on decoded text; offline: right for the offline grader (docs/grader.md), on decoded text; "
+        "logprob: gold log-likelihood per token; perplexity: minus log-perplexity of a validation text",
     )
     max_answer_tokens: int = Field(16, ge=1)
     pilot: int = Field(

@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from ..errors import SelfEditError
-from . import demo, import_round, report, run, world
+from . import demo, grader, import_round, report, run, world
 
 _HELP = """Self-adapting language models: a model reads something new, writes its own
 training notes (self-edits) and is trained on them; reinforcement learning
@@ -36,6 +36,15 @@ passage, it learned from its notes.
 For example:
   selfedit world sample --n 2 --family e2
   selfedit world check"""
+
+_GRADER_HELP = """The offline grader: judges free-form answers without a paid judge, and says why.
+
+It was calibrated on verdicts of GPT-4.1; docs/grader.md says how well it agrees
+with them. A run uses it with reward.metric = "offline".
+
+For example:
+  selfedit grader explain --question "Who wrote Emma?" --gold "Jane Austen" --answer "It was Austen."
+  selfedit grader report --data graded.jsonl"""
 
 
 def build_app() -> App:
@@ -60,6 +69,10 @@ def build_app() -> App:
     worlds.command(world.check)
     worlds.command(world.sample)
     app.command(worlds)
+    graders = App(name="grader", help=_GRADER_HELP)
+    graders.command(grader.report)
+    graders.command(grader.explain)
+    app.command(graders)
     return app
 
 

@@ -28,7 +28,8 @@ def normalise(text: str) -> str:
     return " ".join(word for word in words if word not in _ARTICLES)
 
 
-def _checked(golds: Sequence[str]) -> Sequence[str]:
+def checked_golds(golds: Sequence[str]) -> Sequence[str]:
+    """``golds`` where it is a sequence of at least one answer; else ValueError, or TypeError for a lone text."""
     if isinstance(golds, str):
         raise TypeError(f"golds is one text, {golds!r}; pass a sequence of answers, such as probe.golds")
     if not golds:
@@ -61,7 +62,7 @@ def exact_match(prediction: str, golds: Sequence[str]) -> bool:
         ValueError: ``golds`` is empty (no answer to compare with is a failure, not a wrong answer).
         TypeError: ``golds`` is one string instead of a sequence of strings.
     """
-    return any(_same(prediction, gold) for gold in _checked(golds))
+    return any(_same(prediction, gold) for gold in checked_golds(golds))
 
 
 def token_f1(prediction: str, golds: Sequence[str]) -> float:
@@ -74,4 +75,4 @@ def token_f1(prediction: str, golds: Sequence[str]) -> float:
         ValueError: ``golds`` is empty.
         TypeError: ``golds`` is one string instead of a sequence of strings.
     """
-    return max(_f1(prediction, gold) for gold in _checked(golds))
+    return max(_f1(prediction, gold) for gold in checked_golds(golds))

@@ -27,8 +27,9 @@ from ..edits.text import (
 )
 from ..engine.base import AdapterBank, Engine, Scored
 from ..errors import SettingsError
-from ..types import Answer, Outcome, Task, Update
+from ..types import Answer, Outcome, Probe, Task, Update
 from .graders import exact_match, token_f1
+from .offline import offline_match
 
 Metric = Callable[[Task, Sequence[Answer]], float]
 
@@ -122,7 +123,7 @@ class Rewarder:
             for probe, gold, text in zip(task.probes, row, written, strict=True):
                 said = probe.answer if gold.greedy else text.strip()
                 logprob = _gold_logprob(gold)
-                right = gold.greedy or self._right(said, probe.golds)
+                right = gold.greedy or self._right(said, probe)
                 answers.append(Answer(probe.question, probe.answer, said, right, logprob, probe.kind))
             rows.append(tuple(answers))
         return rows
@@ -156,10 +157,12 @@ class Rewarder:
         queues = [iter(row) for row in written]
         return [["" if ok else next(queue) for ok in oks] for oks, queue in zip(greedy, queues, strict=True)]
 
-    def _right(self, said: str, golds: Sequence[str]) -> bool:
+    def _right(self, said: str, probe: Probe) -> bool:
         if self.reward.metric == "exact":
-            return said in golds
-        return exact_match(said, golds)
+            return said in probe.golds
+        if self.reward.metric == "offline":
+            return offline_match(probe.question, probe.golds, said)
+        return exact_match(said, probe.golds)
 
     def value(self, task: Task, answers: Sequence[Answer], bank: AdapterBank | None = None, member: int = 0) -> float:
         """A task's reward from its answers (perplexity: from member ``member`` of the bank)."""
