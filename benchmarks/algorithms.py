@@ -24,8 +24,8 @@ from selfedit.evaluation.experiment import run_experiment
 from selfedit.run import write_atomically
 from selfedit.stats import Interval, bootstrap_seeds
 
-from .inner_loop import say
 from .machine import describe
+from .turns import say
 
 SEEDS = (201, 202, 203, 204, 205)
 EDITS = {"per_task": 8}
