@@ -66,6 +66,9 @@ def test_the_hash_and_the_difference_see_every_field():
     a, b = make_settings({}), make_settings({"guards": {"max_kl": 0.25}})
     assert a.sha256() != b.sha256()
     assert a.sha256() == Settings.model_validate(a.model_dump(mode="json")).sha256()
+    # What happens to be free is no setting; what follows from it is.
+    assert a.sha256() == a.on_machine(memory_gib=3.5).sha256()
+    assert a.sha256() != a.on_machine(members_at_once=3).sha256()
     assert differing_fields(a.model_dump(mode="json"), b.model_dump(mode="json")) == ["guards.max_kl"]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from selfedit.algorithms.base import Judged
-from selfedit.engine.nucleus import outside_nucleus
+from selfedit.engine.nucleus import fixed_point, keep_nucleus
 from selfedit.types import Completion, Edit, TrainSequence
 
 PROMPT = (7,)
@@ -54,8 +54,9 @@ class States:
     def logprobs(self, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
         logits = self.rows / temperature
         if top_p < 1:
-            outside = outside_nucleus(torch.softmax(logits.detach().double(), -1), top_p)
-            logits = logits.masked_fill(outside.scatter(-1, self.targets[:, None], False), -torch.inf)
+            weights = fixed_point(self.rows.detach(), temperature)
+            keep_nucleus(weights, top_p)
+            logits = logits.masked_fill((weights == 0).scatter(-1, self.targets[:, None], False), -torch.inf)
         return torch.log_softmax(logits, -1).gather(-1, self.targets[:, None])[:, 0]
 
     def entropies(self, temperature: float = 1.0) -> Tensor:

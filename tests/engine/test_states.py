@@ -145,6 +145,20 @@ def test_without_parameters_states_are_the_scores(llama: TorchEngine) -> None:
             assert ours.tolist() == pytest.approx(theirs.logprobs, abs=1e-5)
 
 
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.9), (1.5, 0.5)])
+def test_what_was_sampled_is_scored_as_it_was_sampled(llama: TorchEngine, temperature: float, top_p: float) -> None:
+    """So ratios are 1 on policy, whatever the temperature and top_p."""
+    prompts = [[1, 5, 9], [1, 20, 30, 40]]
+    written = llama.sample(prompts, [3, 4], max_new_tokens=12, temperature=temperature, top_p=top_p)
+    texts = [
+        TrainSequence(w.prompt_ids + w.token_ids, (False,) * len(w.prompt_ids) + (True,) * len(w.token_ids))
+        for w in written
+    ]
+    states = llama.states(None, [texts])
+    for ours, one in zip(states.split(states.logprobs(temperature, top_p))[0], written, strict=True):
+        assert ours.tolist() == pytest.approx(one.logprobs, abs=1e-4)
+
+
 def test_a_policy_with_targets_of_its_own_can_be_trained_further(checkpoints: dict[str, Path]) -> None:
     engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", targets="paper")
     policy = engine.initial_adapter(rank=3, alpha=6.0, seed=0, targets="all-linear")

@@ -17,7 +17,7 @@ from transformers.masking_utils import create_masks_for_generate
 
 from ..errors import ModelError
 from ..types import TrainSequence
-from .nucleus import outside_nucleus
+from .nucleus import fixed_point, keep_nucleus
 from .packing import Packed, pack
 
 LOGITS_AT_ONCE = 1 << 25  # fp32 logits that exist at once in training
@@ -183,11 +183,12 @@ class Body:
 
 def _cross_entropy(logits: Tensor, targets: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
     """Logits (m, V) in fp32, targets (m) -> -log p of each target (m) when sampling so; a target is always in the nucleus."""
+    if top_p < 1:
+        weights = fixed_point(logits.detach(), temperature)
+        keep_nucleus(weights, top_p)
+        logits = logits.masked_fill((weights == 0).scatter_(-1, targets[:, None], False), -torch.inf)
     if temperature != 1:
         logits = logits / temperature
-    if top_p < 1:
-        outside = outside_nucleus(torch.softmax(logits.detach().double(), -1), top_p)
-        logits = logits.masked_fill(outside.scatter_(-1, targets[:, None], False), -torch.inf)
     return F.cross_entropy(logits, targets, reduction="none")
 
 

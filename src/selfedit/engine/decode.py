@@ -18,7 +18,7 @@ from ..errors import ModelError, SettingsError
 from .beside import Beside, bank_views
 from .body import Body
 from .lora import Bank
-from .nucleus import outside_nucleus
+from .nucleus import fixed_point, keep_nucleus
 
 Ids = Sequence[int]
 
@@ -72,19 +72,26 @@ def sampler(temperature: float, top_p: float) -> Choose:
     """Sampling at ``temperature`` from the smallest set of tokens whose probabilities reach ``top_p``.
 
     Inverse CDF in the vocabulary's order: a difference in rounding moves a boundary a little, it never reorders tokens.
+    Probabilities are rounded down to multiples of 2**-62, so a smaller one is never drawn. Such numbers add up exactly in any
+    order, which torch's deterministic mode asks for on CUDA (it refuses a floating-point ``cumsum``).
+
+    Raises:
+        SettingsError: ``temperature`` or ``top_p`` is out of range.
     """
     if not (temperature > 0 and 0 < top_p <= 1):
         raise SettingsError(f"temperature {temperature} must be above 0 and top_p {top_p} in (0, 1]")
 
     def choose(logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
-        p = torch.softmax(logits.double() / temperature, -1)
+        # Where logits are NaN nothing weighs anything: the last token, at a log-probability of NaN.
+        weights = fixed_point(logits, temperature)
         if top_p < 1:
-            p = p.masked_fill(outside_nucleus(p, top_p), 0.0)
-        cumulated = p.cumsum(-1)
+            keep_nucleus(weights, top_p)
+        cumulated = weights.cumsum(-1)
         mass = cumulated[:, -1:]
         u = torch.stack([row.uniforms[len(row.tokens) if not row.done else 0] for row in rows])  # type: ignore[index]
-        tokens = torch.searchsorted(cumulated, u.to(p.device)[:, None] * mass, right=True).clamp_(max=p.shape[-1] - 1)
-        return tokens[:, 0].tolist(), (p.gather(-1, tokens) / mass).log()[:, 0].tolist()
+        at = (u.to(mass.device)[:, None] * mass).long()
+        tokens = torch.searchsorted(cumulated, at, right=True).clamp_(max=weights.shape[-1] - 1)
+        return tokens[:, 0].tolist(), (weights.gather(-1, tokens).double() / mass).log()[:, 0].tolist()
 
     return choose
 

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..config import AtOnce
 from ..errors import ModelError, SettingsError, UpdateError
 from ..types import Completion, TrainSequence, Update
 from . import texts
@@ -37,9 +38,9 @@ class TorchEngine:
         tokenizer: PreTrainedTokenizerBase,
         *,
         name: str = "",
-        members_at_once: int = 16,
-        rows_at_once: int = 64,
-        tokens_at_once: int = 8192,
+        members_at_once: int = AtOnce().members,
+        rows_at_once: int = AtOnce().rows,
+        tokens_at_once: int = AtOnce().tokens,
         targets: str | Sequence[str] = "all-linear",
     ) -> None:
         """Take over a loaded model (it is frozen and put into eval mode). `load` is the usual way in.
@@ -72,9 +73,9 @@ class TorchEngine:
         dtype: Dtype = "fp32",
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
-        members_at_once: int = 16,
-        rows_at_once: int = 64,
-        tokens_at_once: int = 8192,
+        members_at_once: int = AtOnce().members,
+        rows_at_once: int = AtOnce().rows,
+        tokens_at_once: int = AtOnce().tokens,
         device: str = "auto",
         targets: str | Sequence[str] = "all-linear",
     ) -> TorchEngine:
