@@ -24,35 +24,6 @@ from selfedit.tasks.world.source import draw_tasks
 from selfedit.tasks.world.tokenizer import build_tokenizer
 from selfedit.tasks.world.train import Recipe, new_model
 
-FIELDS = {
-    "rounds": 1,
-    # Named, as what "auto" comes to may change with the memory that is free and with who else is using the processor.
-    "model": {"templates": "world", "members_at_once": 4, "dtype": "fp32", "memory_gib": 1.0},
-    "tasks": {"per_round": 2, "dev": 2, "evaluation": 3, "probes_per_kind": 1},
-    "edits": {"per_task": 2, "max_new_tokens": 24},
-    "inner": {"steps": 2, "batch_size": 4, "rank": 4, "alpha": 8.0},
-    # A random model's answers gain nothing, so every edit is kept: the M-step must have something to learn from.
-    "algorithm": {"positive_only": False, "epochs": 1, "rank": 4, "alpha": 8.0},
-    "guards": {"max_norm_ratio": 100.0, "max_kl": 100.0},
-    "ladder": {"oracle_tasks": 2, "middle_tasks": 2, "passage_lr_factors": [1.0, 2.0]},
-}
-
-
-@pytest.fixture(scope="session")
-def tiny_world_model(tmp_path_factory) -> str:
-    """A random Llama with the world's tokenizer, saved in the HF format."""
-    directory = tmp_path_factory.mktemp("tiny") / "model"
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    new_model(Recipe(d=32, layers=2, heads=4, d_ff=48), tokenizer).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return str(directory)
-
-
-@pytest.fixture(scope="session")
-def fields(tiny_world_model) -> dict:
-    return FIELDS | {"model": FIELDS["model"] | {"path": tiny_world_model}}
-
 
 @pytest.fixture(scope="session")
 def uninterrupted(fields, tmp_path_factory) -> Path:

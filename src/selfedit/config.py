@@ -109,6 +109,13 @@ class ModelSettings(Section):
     tokens_at_once: Count = Field(
         "auto", description="tokens in one pass that only scores; auto: what fits, at most 8192"
     )
+    deterministic: bool = Field(
+        False,
+        description="compute with torch's deterministic algorithms: on one machine, with the same versions and threads, "
+        "the same settings then give the same digits (a CPU gives them anyway; a GPU becomes slower, and none was tried yet). An "
+        "operation that has no such algorithm there stops the run. What is auto can come out differently another time: repeat a "
+        "run from the config.toml in its directory",
+    )
     trust_remote_code: bool = Field(False, description="run code that comes with the checkpoint")
     allow_pickle: bool = Field(False, description="load pickled weights where there is no safetensors file")
 

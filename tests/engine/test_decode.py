@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_updates import prompts, strong, update
 
 from selfedit.engine.decode import Row, sampler
@@ -127,6 +130,103 @@ def test_sampling_follows_temperature_and_top_p() -> None:
     assert logprobs[1] == pytest.approx(math.log(0.375), abs=1e-5)
     counts, _ = drawn(0.5, 1.0, p)
     assert counts[0] / 2000 == pytest.approx(0.25 / sum(x * x for x in p), abs=2e-3)
+
+
+def plain_sampling(
+    logits: np.ndarray, temperature: float, top_p: float, u: float
+) -> tuple[int, float, np.ndarray, np.ndarray]:
+    """Token, log-probability, the boundaries that ``u`` could lie on and those that ``top_p`` could: all in float64."""
+    p = np.exp((logits - logits.max()) / temperature)
+    p /= p.sum()
+    order = np.argsort(-p, kind="stable")
+    reached = p[order].cumsum()
+    inside = order[reached - p[order] < top_p] if top_p < 1 else order
+    q = np.zeros_like(p)
+    q[inside] = p[inside]
+    boundaries = q.cumsum() / q.sum()
+    token = int(np.searchsorted(boundaries, u, side="right"))
+    return token, float(np.log(q[token] / q.sum())), boundaries, reached
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    vocabulary=st.integers(1, 3000),
+    spread=st.floats(0.0, 12.0),
+    temperature=st.floats(0.3, 3.0),
+    top_p=st.floats(0.05, 0.99) | st.just(1.0),
+    ties=st.booleans(),
+)
+def test_a_token_is_the_inverse_cdf_of_its_rows_next_uniform(
+    seed: int, vocabulary: int, spread: float, temperature: float, top_p: float, ties: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    n = 8
+    logits = spread * torch.randn(n, vocabulary, generator=generator)
+    if ties:
+        logits = logits.round()
+    uniforms = torch.rand(n, 3, dtype=torch.float64, generator=generator)
+    rows = [Row(0, (1,), 3, uniforms[i], tokens=[0] * (i % 3)) for i in range(n)]
+    ours = zip(*sampler(temperature, top_p)(logits, rows), strict=True)
+    for i, (token, logprob) in enumerate(ours):
+        u = float(uniforms[i, i % 3])
+        expected, expected_logprob, boundaries, reached = plain_sampling(
+            logits[i].double().numpy(), temperature, top_p, u
+        )
+        # Rounding may decide for another token where the uniform or top_p lies on a boundary.
+        if min(abs(boundaries[:-1] - u), default=1.0) > 1e-9 and (top_p == 1 or min(abs(reached - top_p)) > 1e-9):
+            assert token == expected
+            assert logprob == pytest.approx(expected_logprob, abs=1e-6)
+
+
+def draw(logits: list[float] | torch.Tensor, u: float, top_p: float) -> tuple[int, float]:
+    """One token at temperature 1, and its log-probability."""
+    row = Row(0, (1,), 1, torch.tensor([u], dtype=torch.float64))
+    (token,), (logprob,) = sampler(1.0, top_p)(torch.as_tensor(logits)[None], [row])
+    return token, logprob
+
+
+def test_a_token_too_unlikely_to_be_represented_is_never_drawn() -> None:
+    last = 1 - 2.0**-53  # the largest uniform
+    for logits in ([0.0, -100.0], [0.0, -math.inf], [0.0] * 3 + [-50.0] * 1000):
+        token, logprob = draw(logits, last, 1.0)
+        assert token == logits.count(0.0) - 1
+        assert logprob == pytest.approx(-math.log(logits.count(0.0)))
+    assert draw([-100.0, 0.0], 0.0, 1.0) == (1, 0.0)
+
+
+@pytest.mark.parametrize("top_p", [1e-300, 0.2])
+def test_at_least_one_token_is_kept_the_first_of_equal_ones(top_p: float) -> None:
+    assert draw([0.0, 1.0, 1.0, 1.0], 0.999, top_p) == (1, 0.0)
+    assert {draw([0.0] * 100, u, min(top_p, 0.009)) for u in (0.0, 0.5, 0.999)} == {(0, 0.0)}
+
+
+def test_a_vocabulary_of_a_million_adds_up_exactly() -> None:
+    flat = torch.zeros(1 << 20)
+    token, logprob = draw(flat, 1 - 2.0**-53, 1.0)
+    assert token == (1 << 20) - 1
+    assert logprob == pytest.approx(-20 * math.log(2), abs=1e-12)
+    token, logprob = draw(flat, 1 - 2.0**-53, 0.5)
+    assert token == (1 << 19) - 1
+    assert logprob == pytest.approx(-19 * math.log(2), abs=1e-12)
+
+
+def test_the_probabilities_recorded_are_those_of_what_could_be_drawn() -> None:
+    logits = 4 * torch.randn(50, generator=torch.Generator().manual_seed(1))
+    n = 4000
+    rows = [Row(0, (1,), 1, torch.tensor([(i + 0.5) / n], dtype=torch.float64)) for i in range(n)]
+    tokens, logprobs = sampler(0.8, 0.9)(logits.expand(n, -1), rows)
+    counts, recorded = Counter(tokens), dict(zip(tokens, logprobs, strict=True))
+    assert sum(math.exp(logprob) for logprob in recorded.values()) == pytest.approx(1.0, abs=1e-12)
+    for token, count in counts.items():
+        assert count / n == pytest.approx(math.exp(recorded[token]), abs=1 / n)
+
+
+def test_logits_that_are_no_numbers_give_a_token_and_a_log_probability_that_says_so() -> None:
+    for top_p in (0.9, 1.0):
+        token, logprob = draw([math.nan, 0.0, 1.0], 0.7, top_p)
+        assert token == 2
+        assert math.isnan(logprob)
 
 
 def test_a_text_stops_at_the_end_of_the_window(llama: TorchEngine) -> None:

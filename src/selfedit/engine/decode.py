@@ -20,6 +20,7 @@ from .body import Body
 from .lora import Bank
 
 Ids = Sequence[int]
+_ONE = 2.0**62  # the probability 1 in fixed point; what is rounded down adds up to hardly more, far below int64's 2**63
 
 
 @dataclass
@@ -71,23 +72,37 @@ def sampler(temperature: float, top_p: float) -> Choose:
     """Sampling at ``temperature`` from the smallest set of tokens whose probabilities reach ``top_p``.
 
     Inverse CDF in the vocabulary's order: a difference in rounding moves a boundary a little, it never reorders tokens.
+    Probabilities are rounded down to multiples of 2**-62, so a smaller one is never drawn. Such numbers add up exactly in any
+    order, which torch's deterministic mode asks for on CUDA (it refuses a floating-point ``cumsum``).
+
+    Raises:
+        SettingsError: ``temperature`` or ``top_p`` is out of range.
     """
     if not (temperature > 0 and 0 < top_p <= 1):
         raise SettingsError(f"temperature {temperature} must be above 0 and top_p {top_p} in (0, 1]")
 
     def choose(logits: Tensor, rows: Sequence[Row]) -> tuple[list[int], list[float]]:
-        p = torch.softmax(logits.double() / temperature, -1)
+        # Where logits are NaN nothing weighs anything: the last token, at a log-probability of NaN.
+        weights = torch.softmax(logits.double() / temperature, -1).nan_to_num_(0.0).mul_(_ONE).long()
         if top_p < 1:
-            ordered, index = p.sort(-1, descending=True)
-            outside = torch.zeros_like(p, dtype=torch.bool).scatter_(-1, index, ordered.cumsum(-1) - ordered >= top_p)
-            p = p.masked_fill(outside, 0.0)
-        cumulated = p.cumsum(-1)
+            _keep_nucleus(weights, top_p)
+        cumulated = weights.cumsum(-1)
         mass = cumulated[:, -1:]
         u = torch.stack([row.uniforms[len(row.tokens) if not row.done else 0] for row in rows])  # type: ignore[index]
-        tokens = torch.searchsorted(cumulated, u.to(p.device)[:, None] * mass, right=True).clamp_(max=p.shape[-1] - 1)
-        return tokens[:, 0].tolist(), (p.gather(-1, tokens) / mass).log()[:, 0].tolist()
+        at = (u.to(mass.device)[:, None] * mass).long()
+        tokens = torch.searchsorted(cumulated, at, right=True).clamp_(max=weights.shape[-1] - 1)
+        return tokens[:, 0].tolist(), (weights.gather(-1, tokens).double() / mass).log()[:, 0].tolist()
 
     return choose
+
+
+def _keep_nucleus(weights: Tensor, top_p: float) -> None:
+    """Set all ``weights`` (N, V) to 0 but the fewest that reach ``top_p`` of a row's sum; of equal ones the first are kept."""
+    ordered, index = weights.sort(dim=-1, descending=True, stable=True)
+    cumulated = ordered.cumsum(-1)
+    reach = (cumulated[:, -1:].double() * top_p).ceil().long()  # at least 1, so at least one token is kept
+    before = cumulated - ordered
+    weights.scatter_(-1, index, ordered.masked_fill(before >= reach, 0))
 
 
 @torch.no_grad()

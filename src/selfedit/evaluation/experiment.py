@@ -20,7 +20,7 @@ from ..tasks.world.writing import style_of
 from ..types import Answer, Task
 from ..work import Work
 from .ladder import Ladder, Rung, by_kind, paired_rows, verbatim_share
-from .machine import Machine, at_hand, load_engine, resolve
+from .machine import Machine, at_hand, load_engine, numerics, resolve
 from .planning import measured_seconds, plan
 
 
@@ -41,9 +41,10 @@ def dry_run(settings: Settings) -> dict[str, Any]:
     load_source(settings)
     if not at_hand(settings):
         return plan(settings)
-    settings, why = resolve(settings)
-    planned = plan(settings, Machine(settings).needs(), why)
-    planned["estimated_seconds"] = measured_seconds(settings, load_engine(settings))
+    with numerics(settings):
+        settings, why = resolve(settings)
+        planned = plan(settings, Machine(settings).needs(), why)
+        planned["estimated_seconds"] = measured_seconds(settings, load_engine(settings))
     return planned
 
 
@@ -54,7 +55,7 @@ def run_experiment(settings: Settings, directory: Path, on_event: OnEvent = igno
     """
     from ..report.html import write_report
 
-    with open_run(directory, settings, on_event, resolve) as run:
+    with numerics(settings), open_run(directory, settings, on_event, resolve) as run:
         finished = directory / "summary.json"
         if finished.exists():
             summary: dict[str, Any] = json.loads(finished.read_text())

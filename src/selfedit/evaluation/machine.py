@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,15 @@ def model_path(name: str) -> str:
 def at_hand(settings: Settings) -> bool:
     """The model is on this machine: looking at it downloads nothing."""
     return settings.model.path == "embedded" or Path(settings.model.path).is_dir()
+
+
+def numerics(settings: Settings) -> AbstractContextManager[None]:
+    """Everything that these settings compute goes in here: `model.deterministic` holds inside."""
+    if not settings.model.deterministic:
+        return nullcontext()
+    from ..engine.determinism import deterministic
+
+    return deterministic(settings.model.device)
 
 
 def load_engine(settings: Settings) -> Engine:
