@@ -22,6 +22,8 @@ Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)] | Auto
 # Fields of `ModelSettings` whose "auto" the machine answers, once, before a run. They move a run's numbers by rounding only.
 MACHINE_FIELDS = ("device", "dtype", "memory_gib", "members_at_once", "rows_at_once", "tokens_at_once")
+# Those of them that only decide about the others: where these are named, they change nothing.
+PLANNING_FIELDS = ("memory_gib",)
 
 
 class Section(BaseModel):
@@ -275,8 +277,12 @@ class Settings(Section):
         return self.model_copy(update={"model": self.model.model_copy(update=values)})
 
     def sha256(self) -> str:
-        """Hash of the settings; the same hash means the same plan."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """Hash of the settings; once nothing in them is "auto", the same hash means the same plan.
+
+        `PLANNING_FIELDS` are left out: "auto" resolves them to what happens to be free, so two equal runs on one machine would
+        differ. What follows from them (dtype; members, rows and tokens at once) is in.
+        """
+        return hashlib.sha256(self.model_dump_json(exclude={"model": set(PLANNING_FIELDS)}).encode()).hexdigest()
 
 
 PRESETS: dict[str, dict[str, Any]] = {
