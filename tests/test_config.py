@@ -72,6 +72,17 @@ def test_the_hash_and_the_difference_see_every_field():
     assert differing_fields(a.model_dump(mode="json"), b.model_dump(mode="json")) == ["guards.max_kl"]
 
 
+def test_the_hash_leaves_out_what_only_plans():
+    def sha256(**model):
+        return make_settings({"model": model}).sha256()
+
+    named = {"members_at_once": 4, "rows_at_once": 8, "tokens_at_once": 512}
+    assert sha256(memory_gib=1.5, **named) == sha256(memory_gib=7, **named) == sha256(**named)
+    for name in named:
+        assert sha256(**{**named, name: 3}) != sha256(**named)
+    assert sha256(deterministic=True) != sha256()
+
+
 def test_named_seeds_differ_by_name_and_root():
     seeds = {sub_seed(root, name, i) for root in (0, 1) for name in ("edit", "inner") for i in range(50)}
     assert len(seeds) == 200

@@ -67,6 +67,20 @@ def test_a_run_resolves_its_settings_once_and_remembers_why(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("gib", ["auto", 1.0, 9.0])
+def test_a_run_goes_on_whatever_memory_it_is_asked_to_plan_with(gib, tmp_path):
+    def resolve(settings):
+        return settings.on_machine(memory_gib=1.0, members_at_once=3), ""
+
+    with open_run(tmp_path / "r", SETTINGS, resolve=resolve) as run:
+        before = run.settings
+    with open_run(tmp_path / "r", SETTINGS.on_machine(memory_gib=gib), resolve=None) as run:
+        assert run.settings == before
+    other = SETTINGS.on_machine(memory_gib=gib, members_at_once=4)
+    with pytest.raises(RunError, match=r"\(model\.members_at_once\)"), open_run(tmp_path / "r", other):
+        pass
+
+
 def test_a_second_process_is_refused_while_the_first_has_it_and_let_in_when_it_died(tmp_path):
     script = textwrap.dedent(f"""
         import sys

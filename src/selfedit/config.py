@@ -22,6 +22,8 @@ Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)] | Auto
 # Fields of `ModelSettings` whose "auto" the machine answers, once, before a run. They move a run's numbers by rounding only.
 MACHINE_FIELDS = ("device", "dtype", "memory_gib", "members_at_once", "rows_at_once", "tokens_at_once")
+# Those of them that only decide about the others: where these are named, they change nothing.
+PLANNING_FIELDS = ("memory_gib",)
 
 
 class Section(BaseModel):

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import tomli_w
 
-from .config import MACHINE_FIELDS, Settings, differing_fields
+from .config import MACHINE_FIELDS, PLANNING_FIELDS, Settings, differing_fields
 from .errors import DiskError, RunError
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -203,9 +203,10 @@ def _settle(run: Run, resolve: Resolve) -> None:
         theirs = tomllib.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         raise RunError(f"{file}: damaged; move the directory away to start the run anew") from None
-    asked = run.settings.model_dump(mode="json")["model"]
-    known = {name: theirs.get("model", {}).get(name, "auto") for name in MACHINE_FIELDS if asked[name] == "auto"}
-    run.settings = run.settings.on_machine(**known)
+    asked, had = run.settings.model_dump(mode="json")["model"], theirs.get("model", {})
+    # What an old run planned with stands, also where another amount of memory is asked for: its plan is made.
+    taken = [name for name in MACHINE_FIELDS if asked[name] == "auto" or name in PLANNING_FIELDS]
+    run.settings = run.settings.on_machine(**{name: had.get(name, "auto") for name in taken})
     if fields := differing_fields(theirs, run.settings.model_dump(mode="json")):
         raise RunError(f"{run.directory}: holds a run of other settings ({', '.join(fields)}); choose another --out")
 
