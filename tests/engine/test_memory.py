@@ -17,6 +17,7 @@ from selfedit.engine import fit, memory
 from selfedit.engine.beside import Beside
 from selfedit.engine.body import Body
 from selfedit.engine.cohort import Cohort
+from selfedit.engine.limit import MemberLimit
 from selfedit.engine.loading import DTYPES, load_outline
 from selfedit.engine.memory import GIB, Costs, Load, adapter_size, fitting, most_useful, split
 from selfedit.engine.reference import distance
@@ -299,6 +300,16 @@ def test_single_members_that_do_not_fit_beside_each_other_train_one_after_anothe
     assert told == [1, 1]
     assert torch.equal(bank.flat, at_one.flat)
     assert bank.shift == at_one.shift
+
+
+def test_members_that_train_alone_whatever_the_limit_is_are_told_as_one() -> None:
+    limit, told = MemberLimit(8), []
+    limit.set(8, lambda members, reason: told.append((members, reason)))
+    limit.lower(1, 3, "full")  # routed ones, say: a member in each of three cohorts
+    assert told == [(1, "full")]
+    assert limit.workers(99) == 1
+    limit.set(8, None)
+    assert limit.workers(99) == 13
 
 
 @pytest.mark.parametrize("threads", [1, 2])

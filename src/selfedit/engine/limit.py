@@ -44,7 +44,7 @@ class MemberLimit:
         if members > 1:
             self.members = min(self.members, members // 2)
         elif beside > 1:
-            self._alone = True
+            self.members, self._alone = 1, True
         else:
             raise OutOfMemoryError(
                 f"one member alone needs more memory than there is ({reason}); train on smaller batches or shorter sequences "
