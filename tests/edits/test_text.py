@@ -14,7 +14,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from selfedit.config import TEMPLATES, Templates
 from selfedit.edits.text import (
     PAPER_LIMITS,
     PAPER_RULES,
@@ -31,6 +30,7 @@ from selfedit.edits.text import (
     sequences_for,
 )
 from selfedit.errors import SettingsError
+from selfedit.templates import TEMPLATES, Templates
 from selfedit.types import Probe, Task
 
 BOS, EOS = 1, 2

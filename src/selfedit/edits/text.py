@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from ..config import Templates
 from ..errors import SettingsError
+from ..templates import Templates
 from ..types import Probe, Task, TrainSequence
 
 Encode = Callable[[str], Sequence[int]]

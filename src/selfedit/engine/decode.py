@@ -21,7 +21,6 @@ from .lora import Bank
 from .nucleus import fixed_point, keep_nucleus
 
 Ids = Sequence[int]
-_ONE = 2.0**62  # the probability 1 in fixed point; what is rounded down adds up to hardly more, far below int64's 2**63
 
 
 @dataclass
@@ -95,15 +94,6 @@ def sampler(temperature: float, top_p: float) -> Choose:
         return tokens[:, 0].tolist(), (weights.gather(-1, tokens).double() / mass).log()[:, 0].tolist()
 
     return choose
-
-
-def _keep_nucleus(weights: Tensor, top_p: float) -> None:
-    """Set all ``weights`` (N, V) to 0 but the fewest that reach ``top_p`` of a row's sum; of equal ones the first are kept."""
-    ordered, index = weights.sort(dim=-1, descending=True, stable=True)
-    cumulated = ordered.cumsum(-1)
-    reach = (cumulated[:, -1:].double() * top_p).ceil().long()  # at least 1, so at least one token is kept
-    before = cumulated - ordered
-    weights.scatter_(-1, index, ordered.masked_fill(before >= reach, 0))
 
 
 @torch.no_grad()

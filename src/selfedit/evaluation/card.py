@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..config import TEMPLATES, make_settings
+from ..config import make_settings
 from ..engine.base import Engine
 from ..run import OnEvent, ignore_event
 from ..stats import bootstrap
 from ..tasks.world.documents import closed_book_stories
 from ..tasks.world.lexicon import CATEGORIES, Split
 from ..tasks.world.story import FAMILIES, PROBE_KINDS, Story, all_probes, draw_story, passage
+from ..templates import TEMPLATES
 from ..types import Probe
 
 CARD_SEED = 2026

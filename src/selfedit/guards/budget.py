@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..config import GuardSettings, Templates
+from ..config import GuardSettings
 from ..edits.text import answer_prompt, gold_text
 from ..engine.base import Adapter, Engine
+from ..templates import Templates
 from ..types import Probe, Task, TrainSequence
 
 

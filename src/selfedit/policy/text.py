@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..config import EditSettings, Templates, sub_seed
+from ..config import EditSettings, sub_seed
 from ..edits.text import prompt_for
 from ..engine.base import Adapter, Engine
+from ..templates import Templates
 from ..types import Completion, Edit, Task
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import InnerSettings, RewardSettings, Settings, Templates
+from ..config import InnerSettings, RewardSettings, Settings
 from ..edits.text import (
     PAPER_LIMITS,
     PAPER_RULES,
@@ -27,6 +27,7 @@ from ..edits.text import (
 )
 from ..engine.base import AdapterBank, Engine, Scored
 from ..errors import SettingsError
+from ..templates import Templates
 from ..types import Answer, Outcome, Probe, Task, Update
 from .graders import exact_match, token_f1
 from .offline import offline_match

@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ...config import TEMPLATES
+from ...templates import TEMPLATES
 from .lexicon import IDENTIFYING, draw_name
 from .story import FAMILIES, Fact, Story, all_probes, capitalised, clause, draw_story, passage, sentences
 from .writing import derived, implications, qa, reverse_qa, reverse_statement, rewrite, self_qa, statement

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ...config import TEMPLATES
+from ...templates import TEMPLATES
 from .documents import Document, Stage, closed_book_stories, document
 from .packing import Batch, Packer
 from .story import PROBE_KINDS, draw_probes, draw_story, passage
