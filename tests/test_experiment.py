@@ -179,10 +179,9 @@ def test_a_run_killed_in_every_stage_ends_as_one_that_never_was(uninterrupted, f
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("name", ["reinforce", "grpo", "ppo"])
-def test_an_algorithms_state_survives_a_kill(name, fields, tmp_path):
+def test_an_algorithms_state_survives_a_kill(fields, tmp_path):
     """Its moments, coefficients and value head come back from the disk as they were in memory."""
-    how = {"name": name, "rank": 4, "alpha": 8.0, "gradient": {"minibatch": 2, "baseline": "moving_average"}}
+    how = {"name": "ppo", "rank": 4, "alpha": 8.0, "gradient": {"minibatch": 2}}
     rest = {"rounds": 2, "algorithm": how, "ladder": {"rungs": ["no_edit"]}, "reward": {"metric": "logprob"}}
     config = tmp_path / "run.toml"
     write_toml({k: v for k, v in (fields | rest).items() if k != "algorithm"}, config)
