@@ -51,7 +51,7 @@ def help_of(capsys: pytest.CaptureFixture[str], *verb: str) -> str:
 
 def test_help_teaches_the_verbs_and_how_to_start(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys)
-    for verb in ("demo", "run", "report", "import-round", "world"):
+    for verb in ("demo", "run", "report", "import-round", "world", "grader"):
         assert f"│ {verb} " in text
     for command in ("selfedit demo ", "selfedit world sample", "selfedit run my.toml --dry-run"):
         assert command in text
@@ -69,6 +69,8 @@ def test_help_teaches_the_verbs_and_how_to_start(capsys: pytest.CaptureFixture[s
         ("import-round", "FILE --select --json"),
         ("world check", "--json --model"),
         ("world sample", "--n --family --split --seed --form --out"),
+        ("grader report", "--data --json"),
+        ("grader explain", "--question --gold --answer"),
     ],
 )
 def test_every_verb_explains_its_options_and_gives_an_example(

@@ -13,7 +13,7 @@ from selfedit.engine.torch_engine import TorchEngine
 from selfedit.evaluation.experiment import load_engine
 from selfedit.rewards.outcomes import Rewarder, Trial, parse_edit
 from selfedit.tasks.world.source import draw_tasks
-from selfedit.types import Outcome
+from selfedit.types import Outcome, Probe, Task
 
 Try = Callable[..., list[Outcome]]
 
@@ -59,3 +59,17 @@ def test_an_edit_whose_outputs_are_not_finite_is_a_failure(attempt: Try, monkeyp
     well, ill = attempt(lr=1e-3)
     assert well.status == "ok"
     assert failures([ill]) == [("diverged", "the trained adapter's outputs are not finite", (), None, None, "")]
+
+
+@pytest.mark.parametrize(("metric", "right"), [("exact_match", False), ("offline", True)])
+def test_the_offline_grader_judges_an_answer_in_other_words_by_its_question(
+    monkeypatch: pytest.MonkeyPatch, metric: str, right: bool
+) -> None:
+    settings = make_settings({"model": {"dtype": "fp32"}, "reward": {"metric": metric}})
+    rewarder = Rewarder(load_engine(settings), settings)
+    task = Task("t", "Emma", ("Emma.",), (Probe("Who wrote Emma?", "Jane Austen"),))
+    said = [["Emma was written by Jane Austen."]]
+    monkeypatch.setattr(Rewarder, "_decoded", lambda *_: said)
+    (answers,) = rewarder.answers(None, [task])
+    assert answers[0].correct is right
+    assert rewarder.value(task, answers) == right
