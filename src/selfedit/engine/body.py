@@ -189,7 +189,29 @@ def _cross_entropy(logits: Tensor, targets: Tensor, temperature: float = 1.0, to
         logits = logits.masked_fill((weights == 0).scatter_(-1, targets[:, None], False), -torch.inf)
     if temperature != 1:
         logits = logits / temperature
-    return F.cross_entropy(logits, targets, reduction="none")
+    return cast(Tensor, _CrossEntropy.apply(logits, targets))
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """``F.cross_entropy`` of each row: what the loss exponentiates is kept for the gradient, which is made in its place.
+
+    For one backward pass, as in `_OfLogits`: the gradient overwrites what it is made from.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        weights = logits - logits.amax(-1, keepdim=True)
+        at_target = weights.gather(-1, targets[:, None])
+        mass = weights.exp_().sum(-1, keepdim=True)
+        ctx.save_for_backward(weights, mass, targets)
+        return (mass.log() - at_target)[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        weights, mass, targets = ctx.saved_tensors
+        at, grad = targets[:, None], grad[:, None]
+        weights.mul_(grad / mass)
+        return weights.scatter_(-1, at, weights.gather(-1, at) - grad), None
 
 
 def _entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -24,16 +25,29 @@ from .lora import Bank, LoraAdapter, initial_adapter
 from .packing import Packed, pack
 from .upper import Upper
 
+_SHUFFLES = 8  # packed positions a token on the world's self-edits: 1.23 with one, 1.17 with 8, 1.16 with 32
+
 
 def minibatches(update: Update) -> list[list[int]]:
-    """The sequences of each step: epochs of a shuffle seeded by the update alone, in pieces of ``batch_size``."""
+    """The sequences of each step: shuffled epochs in as few pieces as ``batch_size`` allows, all of about the same size.
+
+    Members train side by side, and a step costs each of them what the largest minibatch among them costs. So an epoch takes,
+    of a few shuffles seeded by the update alone, the one whose largest piece has the fewest tokens.
+    """
     rng = random.Random(f"order/{update.seed}")
+    n = len(update.sequences)
+    cuts = [n * i // pieces_of(update) for i in range(pieces_of(update) + 1)]
     out: list[list[int]] = []
     while len(out) < update.steps:
-        order = list(range(len(update.sequences)))
-        rng.shuffle(order)
-        out += [order[i : i + update.batch_size] for i in range(0, len(order), update.batch_size)]
+        shuffles = [rng.sample(range(n), n) for _ in range(_SHUFFLES)]
+        epochs = [[order[a:b] for a, b in pairwise(cuts)] for order in shuffles]
+        out += min(epochs, key=lambda pieces: max(sum(len(update.sequences[i].ids) for i in p) for p in pieces))
     return out[: update.steps]
+
+
+def pieces_of(update: Update) -> int:
+    """Steps of an epoch."""
+    return -(-len(update.sequences) // update.batch_size)
 
 
 def lr_at(update: Update, step: int) -> float:

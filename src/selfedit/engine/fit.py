@@ -13,7 +13,7 @@ from ..errors import OutOfMemoryError, UpdateError
 from ..types import TrainSequence, Update
 from .beside import Beside, Views
 from .body import Body
-from .cohort import Cohort, Member
+from .cohort import Cohort, Member, pieces_of
 from .delivery import shifts
 from .limit import MemberLimit
 from .lora import Bank, Layout, LoraAdapter
@@ -71,8 +71,7 @@ def check_sequences(sequences: Sequence[TrainSequence], body: Body) -> str | Non
 
 def tokens_per_step(update: Update) -> float:
     """Tokens of an average minibatch."""
-    mean = sum(len(s.ids) for s in update.sequences) / len(update.sequences)
-    return mean * min(update.batch_size, len(update.sequences))
+    return sum(len(s.ids) for s in update.sequences) / pieces_of(update)
 
 
 class Training:
