@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils import _device
 from transformers import dynamic_module_utils
 
 from selfedit.config import MACHINE_FIELDS, AtOnce, load_settings, make_settings
@@ -423,6 +424,9 @@ def odd_model(tiny_world_model, tmp_path, monkeypatch) -> str:
     """A model that brings its own code, which can't be built without weights."""
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    # torch keeps the list of its functions that a device context redirects. Made first inside a load of transformers, which
+    # replaces linspace for that time, it lacks the real one for the rest of the process.
+    _device._device_constructors.cache_clear()
     directory = Path(shutil.copytree(tiny_world_model, tmp_path / "odd"))
     (directory / "modeling_odd.py").write_text(ODD_CODE)
     config = json.loads((directory / "config.json").read_text())

@@ -40,7 +40,7 @@ class AtOnce(NamedTuple):
     """
 
     members: int = 8
-    rows: int = 64
+    rows: int = 128
     tokens: int = 8192
 
 
@@ -71,7 +71,7 @@ class ModelSettings(Section):
         description="adapters trained in one set of tensor operations; on a CPU up to 4 such sets run on threads of their own; "
         "auto: what fits into the memory, at most 8 on a CPU",
     )
-    rows_at_once: Count = Field("auto", description="texts written in one batch; auto: what fits, at most 64")
+    rows_at_once: Count = Field("auto", description="texts written in one batch; auto: what fits, at most 128")
     tokens_at_once: Count = Field(
         "auto", description="tokens in one pass that only scores; auto: what fits, at most 8192"
     )
@@ -98,8 +98,8 @@ class TaskSettings(Section):
     source: str = Field("world", description="'world', or a tasks file (SQuAD v1 JSON, flat JSON, JSONL)")
     families: tuple[Literal["e1", "e2", "e3"], ...] = Field(("e1",), description="families of world passages")
     probes_per_kind: int = Field(2, ge=1, description="world probes of each kind in one task")
-    per_round: int = Field(16, ge=1, description="training contexts drawn each round")
-    dev: int = Field(12, ge=1, description="development tasks: the guards' look, and passage_only's learning rate")
+    per_round: int = Field(12, ge=1, description="training contexts drawn each round")
+    dev: int = Field(8, ge=1, description="development tasks: the guards' look, and passage_only's learning rate")
     evaluation: int = Field(60, ge=1, description="held-out tasks of the ladder")
     split: Literal["dev", "test"] = Field("dev", description="which held-out tasks the ladder uses; test is ledgered")
 
@@ -143,7 +143,7 @@ class RewardSettings(Section):
     )
     max_answer_tokens: int = Field(16, ge=1)
     pilot: int = Field(
-        8,
+        4,
         ge=0,
         description="edits of each round that get a second seed where inner.seeds is 1 or auto: they show how much of the reward "
         "is noise; 0: none",
@@ -277,9 +277,9 @@ class LadderSettings(Section):
     """Which ways of preparing a model are compared, on the same held-out tasks."""
 
     rungs: tuple[Rung, ...] = Field(ALL_RUNGS, description="those a data set cannot have are left out")
-    oracle_tasks: int = Field(6, ge=1, description="tasks of best_of_k")
+    oracle_tasks: int = Field(4, ge=1, description="tasks of best_of_k")
     middle_tasks: int = Field(
-        16, ge=1, description="tasks of the rounds before the last, and of the controls that take the RL model apart"
+        12, ge=1, description="tasks of the rounds before the last, and of the controls that take the RL model apart"
     )
     middle_rounds: tuple[int, ...] | Literal["all"] = Field(
         "all", description="which of the rounds before the last get a rung, by number"

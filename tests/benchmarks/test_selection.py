@@ -19,7 +19,7 @@ def test_it_races_and_searches_in_full_on_the_same_edits(tmp_path: Path) -> None
     seconds, loops = made["seconds"], made["inner_loops"]
     assert made["n_tasks"] == 2
     assert loops["full"] == 3 * 4
-    assert 0 < loops["raced"] <= loops["full"]
+    assert 0 < loops["raced"] <= loops["full"] + 0.5 * 4  # at worst the screening, and then everything
     assert made["trainer_loops_timed"] >= 2
     assert made["speedup"] == pytest.approx(seconds["trainer_per_loop"] * loops["full"] / seconds["raced_search"])
     assert made["difference"]["difference"] == pytest.approx(made["accuracy_raced"] - made["accuracy_full"])

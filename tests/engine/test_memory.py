@@ -128,7 +128,7 @@ def test_what_fits_grows_with_the_memory_and_stays_within_it() -> None:
 
 
 def test_a_cpu_is_busy_with_eight_members_and_a_gpu_wants_more_where_they_are_small() -> None:
-    assert most_useful(torch.device("cpu"), 100) == AtOnce() == AtOnce(8, 64, 8192)
+    assert most_useful(torch.device("cpu"), 100) == AtOnce() == AtOnce(8, 128, 8192)
     assert most_useful(torch.device("cuda"), 352).members == 46
     assert most_useful(torch.device("cuda"), 10).members == 64
     assert most_useful(torch.device("cuda"), 8192).members == 8

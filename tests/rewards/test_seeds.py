@@ -40,9 +40,9 @@ def ids(edits: list[Edit]) -> list[str]:
 
 def test_the_pilot_goes_from_task_to_task_over_the_usable_edits() -> None:
     outcomes = outcomes_of({edit.id: [None if edit.id == "b#0" else 0.5] for edit in EDITS})
-    four = make_settings({"reward": {"pilot": 4}})
+    four, many = (make_settings({"reward": {"pilot": n}}) for n in (4, 8))
     assert ids(pilot_edits(EDITS, outcomes, four)) == ["a#0", "a#1", "b#1", "a#2"]
-    assert ids(pilot_edits(EDITS, outcomes, make_settings({}))) == ["a#0", "a#1", "b#1", "a#2", "b#2"]
+    assert ids(pilot_edits(EDITS, outcomes, many)) == ["a#0", "a#1", "b#1", "a#2", "b#2"]
 
 
 @pytest.mark.parametrize("fields", [{"reward": {"pilot": 0}}, {"inner": {"seeds": 2}}])
@@ -88,7 +88,7 @@ def test_a_seed_that_failed_counts_as_tried_and_an_unmeasured_noise_leaves_all_o
 @pytest.mark.parametrize(
     ("fields", "first", "most"),
     [
-        ({}, 1, 108),
+        ({}, 1, 104),
         ({"reward": {"pilot": 0}}, 1, 100),
         ({"reward": {"pilot": 500}}, 1, 200),
         ({"inner": {"seeds": 2}}, 2, 200),

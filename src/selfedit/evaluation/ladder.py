@@ -16,7 +16,7 @@ from ..engine.base import Adapter
 from ..loop import Trained
 from ..rewards.outcomes import parse_edit, parse_passage
 from ..stats import bootstrap, paired
-from ..types import Answer, Outcome, Task
+from ..types import Answer, Edit, Outcome, Task
 from ..work import Work
 
 
@@ -58,12 +58,13 @@ class Ladder:
         self.settings = work.settings
         self.rungs: dict[str, Rung] = {}
         self._untouched: dict[str, Rung] = {}
+        self._written_by: dict[tuple[str, Form | None], list[Edit]] = {}
         self._best_lr: float | None = None
 
     def climb(self) -> dict[str, Rung]:
         """Every configured rung that these tasks can have, in the order of the settings."""
         steps = {
-            "no_edit": lambda: self._add(self._no_edit(None)),
+            "no_edit": lambda: self._add(self._no_edit(None, self.tasks)),
             "passage_only": lambda: self._add(self._passage("passage_only", None, self.tasks)),
             "base_edits": lambda: self._follow("before", self._written("base_edits", None, None, self.tasks)),
             "base_self_qa": lambda: self._add(self._written("base_self_qa", None, None, self.tasks, "self_qa")),
@@ -104,13 +105,14 @@ class Ladder:
     def _stage(self, name: str, text: str, total: int) -> None:
         self.work.run.emit("stage", name=f"ladder/{name}", text=text, total=total)
 
-    def _no_edit(self, learner: Adapter | None) -> Rung:
-        """The learner's answers without the passage and without an edit, asked once for each learner."""
-        key = "base" if learner is None else learner.sha256[:16]
-        if key not in self._untouched:
-            answers = self.work.answers(f"ladder/no_edit-{key}", learner, self.tasks, open_book=False)
-            self._untouched[key] = self._rung("no_edit", learner, self.tasks, answers)
-        return self._untouched[key]
+    def _no_edit(self, learner: Adapter | None, tasks: list[Task]) -> Rung:
+        """The learner's answers without the passage and without an edit, to at least these tasks; asked once for each."""
+        known = self._untouched.get(_key(learner))
+        if known is None or len(known.tasks) < len(tasks):
+            key = f"ladder/no_edit-{_key(learner)}/{len(tasks)}"
+            answers = self.work.answers(key, learner, tasks, open_book=False)
+            known = self._untouched[_key(learner)] = self._rung("no_edit", learner, tasks, answers)
+        return known
 
     def _rung(
         self, name: str, learner: Adapter | None, tasks: list[Task], answers: Sequence[tuple[Answer, ...]]
@@ -133,7 +135,8 @@ class Ladder:
         lr: float | None = None,
     ) -> Rung:
         """One edit a task, tried on the learner."""
-        untouched = dict(zip((t.id for t in self.tasks), self._no_edit(learner).answers, strict=True))
+        unedited = self._no_edit(learner, tasks)
+        untouched = dict(zip((t.id for t in unedited.tasks), unedited.answers, strict=True))
         self.work.engine.mount(learner)
         before = [self.work.rewarder.valued(task, untouched[task.id]) for task in tasks]
         trials = [
@@ -177,14 +180,15 @@ class Ladder:
     def _written(
         self, name: str, writer: Adapter | None, learner: Adapter | None, tasks: list[Task], form: Form | None = None
     ) -> Rung:
-        """One edit a task by ``writer``, tried on ``learner``."""
+        """One edit a task by ``writer``, tried on ``learner``. A writer's edits are the same in every rung: written once."""
+        key, n = (_key(writer), form), len(tasks)
+        to_write = n > len(self._written_by.get(key, []))
         who = "the base" if writer is None else "the trained policy"
-        self._stage(
-            name,
-            f"Self-edits by {who}{' (question-answer prompt)' if form else ''}, learned and tested",
-            2 * len(tasks),
-        )
-        edits = self.work.edits(f"ladder/{name}", writer, tasks, 1, form)
+        text = f"Self-edits by {who}{' (question-answer prompt)' if form else ''}, learned and tested"
+        self._stage(name, text, 2 * n if to_write else n)
+        if to_write:
+            self._written_by[key] = self.work.edits(f"ladder/{name}", writer, tasks, 1, form)
+        edits = self._written_by[key][:n]
         parsed = [self.work.parsed(edit, task) for edit, task in zip(edits, tasks, strict=True)]
         rung = self._tried(name, learner, tasks, parsed)
         rung.texts = [edit.text for edit in edits]
@@ -204,7 +208,7 @@ class Ladder:
         k, tasks = self.settings.edits.per_task, self.tasks[: self.settings.ladder.oracle_tasks]
         self._stage("best_of_k", f"An oracle: the best of {k} base edits on each passage", 2 * k * len(tasks))
         edits = self.work.edits("ladder/best_of_k", None, tasks, k)
-        untouched = self._no_edit(None)
+        untouched = self._no_edit(None, tasks)
         self.work.engine.mount(None)
         known = zip(tasks, untouched.answers[: len(tasks)], strict=True)
         before = {task.id: self.work.rewarder.valued(task, answers) for task, answers in known}
@@ -232,6 +236,10 @@ class Ladder:
         rung = self._tried("perfect_edits", None, tasks, parsed)
         rung.texts = [task.gold_edit for task in tasks]
         self._add(rung)
+
+
+def _key(adapter: Adapter | None) -> str:
+    return "base" if adapter is None else adapter.sha256[:16]
 
 
 def _mean_tokens(outcomes: Sequence[Outcome]) -> float:
