@@ -25,7 +25,7 @@ def main() -> None:
         {
             "seed": 0,
             "rounds": 3,
-            "tasks": {"source": "world", "families": ["e1"], "per_round": 16, "evaluation": 60},
+            "tasks": {"source": "world", "families": ["e1"], "per_round": 12, "evaluation": 60},
             "edits": {"form": "implications", "per_task": 8},
             "inner": {"steps": 16, "batch_size": 8, "lr": 1e-2, "rank": 16},
         }

@@ -27,6 +27,10 @@ class OutOfMemoryError(SelfEditError, MemoryError):
     """Not even one member fits into the memory of its device."""
 
 
+class GraderError(SelfEditError, RuntimeError):
+    """Answers can't be graded: a judge that can't be reached, or a reward function that fails on all of them."""
+
+
 class RunError(SelfEditError, RuntimeError):
     """A run directory is in use, of other settings, or damaged."""
 

@@ -13,10 +13,10 @@ from typing import Any
 from .algorithms.base import Judged, State, judge
 from .engine.base import Adapter
 from .rewards.reliability import measure, values_of
-from .rewards.seeds import most_trials
+from .rewards.seeds import edits_tried, most_trials
 from .run import replace_directory
 from .tasks.source import TaskSource
-from .types import Outcome
+from .types import Edit, Outcome
 from .work import Work
 
 
@@ -40,7 +40,7 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
         work,
         "look-0",
         "Looking at the base: what it writes, and what its edits are worth on development tasks",
-        dev=len(dev),
+        total=2 * len(dev),
     )
     base, styles = work.look(0, None, dev, known)
     best_dev = base.dev_accuracy
@@ -50,14 +50,13 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
     for round in run.rounds():
         key = f"round-{round}"
         tasks = source.draw(round)
-        n = len(tasks) * settings.edits.per_task
-        _announce(work, key, f"Round {round}: {n} self-edits for {len(tasks)} new passages, each tried and undone", n=n)
+        _announce_round(work, round, len(tasks))
         edits = work.edits(key, policy, tasks, settings.edits.per_task)
         outcomes = work.rewards(key, policy, edits, tasks)
         judged = judge(edits, outcomes)
         made = work.improve(round, policy, judged, state)
         _announce(
-            work, f"look-{round}", f"Round {round}: learned from the edits; checking the new policy", dev=len(dev)
+            work, f"look-{round}", f"Round {round}: learned from the edits; checking the new policy", total=2 * len(dev)
         )
         figures, styles = work.look(round, made.policy, dev, known)
         decision = work.settle(round, figures, base, best_dev, changed=made.policy is not policy)
@@ -67,7 +66,7 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
             replace_directory(run.directory / "policy" / key, policy.save)
         ranked_by = settings.algorithm.rank_by[0]
         values = values_of(edits, outcomes, ranked_by)
-        shares = _shares(judged, outcomes, int(made.figures["learned_from"]))
+        shares = _shares(edits, judged, outcomes, int(made.figures["learned_from"]))
         row = {"round": round, **shares, "algorithm": made.figures, "style_shares": styles, **decision}
         row["reliability"] = measure(values).row(ranked_by)
         trained.values.extend(values)
@@ -77,16 +76,24 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
     return trained
 
 
-def _announce(work: Work, key: str, text: str, n: int = 0, dev: int = 0) -> None:
+def _announce(work: Work, key: str, text: str, total: int) -> None:
     """Say what is about to happen, and how much of it: edits to write and inner loops to run."""
-    total = n + most_trials(work.settings, n) if n else 2 * dev
     work.run.emit("stage", name=key, text=text, total=total)
 
 
-def _shares(judged: list[Judged], outcomes: list[Outcome], selected: int) -> dict[str, Any]:
+def _announce_round(work: Work, round: int, n_tasks: int) -> None:
+    settings = work.settings
+    n = n_tasks * settings.edits.per_task
+    which = "each" if settings.reward.proxy == "none" else "the most promising"
+    text = f"Round {round}: {n} self-edits for {n_tasks} new passages, {which} tried and undone"
+    _announce(work, f"round-{round}", text, n + most_trials(settings, edits_tried(settings, n_tasks)))
+
+
+def _shares(edits: list[Edit], judged: list[Judged], outcomes: list[Outcome], selected: int) -> dict[str, Any]:
     """Mean reward over usable edits, however many seeds each had, and the shares of usable ones and of those learned from."""
     rewards = [item.reward for item in judged if item.reward is not None]
     gains = [item.gain for item in judged if item.gain is not None]
+    tried = {outcome.edit_id for outcome in outcomes}
     return {
         "mean_reward": fmean(rewards) if rewards else None,
         "mean_gain": fmean(gains) if gains else None,
@@ -94,4 +101,6 @@ def _shares(judged: list[Judged], outcomes: list[Outcome], selected: int) -> dic
         "failures": sorted({o.reason for o in outcomes if o.reason})[:5],
         "selected_share": selected / len(judged) if judged else 0.0,
         "n_edits": len(judged),
+        "n_screened": len(edits) - len(tried),
+        "n_ungraded": len(tried) - len(judged),
     }

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import tomli_w
 
-from .config import MACHINE_FIELDS, PLANNING_FIELDS, Settings, differing_fields
+from .config import MACHINE_FIELDS, PLANNING_FIELDS, REACHING_FIELDS, Settings, differing_fields
 from .errors import DiskError, RunError
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -47,7 +47,7 @@ create view if not exists outcomes as
 create view if not exists answers as
     select c.round, c.stage, o.value ->> 'edit_id' as edit_id, a.value ->> 'question' as question,
            a.value ->> 'gold' as gold, a.value ->> 'text' as text, a.value ->> 'correct' as correct,
-           a.value ->> 'logprob' as logprob, a.value ->> 'kind' as kind
+           a.value ->> 'logprob' as logprob, a.value ->> 'kind' as kind, a.value ->> 'problem' as problem
     from chunks c, json_each(c.data, '$.outcomes') o, json_each(o.value, '$.answers') a;
 create view if not exists decisions as
     select c.round, c.data ->> 'verdict' as verdict, c.data ->> 'reasons' as reasons, c.data ->> 'guards' as guards
@@ -207,7 +207,9 @@ def _settle(run: Run, resolve: Resolve) -> None:
     # What an old run planned with stands, also where another amount of memory is asked for: its plan is made.
     taken = [name for name in MACHINE_FIELDS if asked[name] == "auto" or name in PLANNING_FIELDS]
     run.settings = run.settings.on_machine(**{name: had.get(name, "auto") for name in taken})
-    if fields := differing_fields(theirs, run.settings.model_dump(mode="json")):
+    may_differ = {f"reward.judge.{name}" for name in REACHING_FIELDS}
+    fields = [f for f in differing_fields(theirs, run.settings.model_dump(mode="json")) if f not in may_differ]
+    if fields:
         raise RunError(f"{run.directory}: holds a run of other settings ({', '.join(fields)}); choose another --out")
 
 

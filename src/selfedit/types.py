@@ -119,12 +119,15 @@ class Update:
     max_grad_norm: float = 1.0
 
 
-Status = Literal["ok", "invalid", "diverged"]
+Status = Literal["ok", "invalid", "diverged", "ungraded"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One probe answered by one model. ``logprob`` is the gold answer's mean log-likelihood per token (nats)."""
+    """One probe answered by one model. ``logprob`` is the gold answer's mean log-likelihood per token (nats).
+
+    Where ``problem`` is not empty it says why the answer could not be graded, and ``correct`` means nothing.
+    """
 
     question: str
     gold: str
@@ -132,6 +135,7 @@ class Answer:
     correct: bool
     logprob: float
     kind: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,15 @@ from .edits.text import ParsedEdit, edit_lines
 from .engine.base import Adapter, Engine
 from .guards.budget import Figures, anchor_sequences, as_row, measure, over_budget
 from .policy.text import TextPolicy
-from .rewards.outcomes import Before, Rewarder, Trial, parse_edit
+from .rewards.outcomes import Rewarder, Trial, Worth, mean_of_graded, parse_edit
+from .rewards.proxy import make_proxy, to_be_tried
 from .rewards.seeds import MOST, close_edits, first_seeds, pilot_edits
 from .run import Run, replace_directory
 from .types import Answer, Edit, Outcome, Probe, Task
 
 _EDITS = TypeAdapter(list[Edit])
 _OUTCOMES = TypeAdapter(list[Outcome])
-_BEFORE = TypeAdapter(list[Before])
+_WORTHS = TypeAdapter(list[Worth])
 _ANSWERS = TypeAdapter(list[tuple[Answer, ...]])
 EDITS_PER_CHUNK = 128  # decoded in one batch; a step of 128 rows costs 1.5 times what one of 64 does
 COHORTS_PER_CHUNK = 4  # the engine puts members of about the same size together, and worker threads share them evenly
@@ -41,6 +42,7 @@ class Work:
         self.run, self.engine, self.style_of = run, engine, style_of
         self.settings: Settings = run.settings
         self.rewarder = Rewarder(engine, self.settings)
+        self.proxy = make_proxy(self.rewarder, self.settings)
         self.algorithm = make_algorithm(engine, self.settings.algorithm)
         self._follow_memory()
 
@@ -87,14 +89,14 @@ class Work:
             self.run.emit("progress", name=key, done=len(part) * k)
         return edits
 
-    def before(self, key: str, learner: Adapter | None, tasks: Sequence[Task]) -> list[Before]:
+    def before(self, key: str, learner: Adapter | None, tasks: Sequence[Task]) -> list[Worth]:
         """Rewards without an edit."""
 
         def compute() -> dict[str, Any]:
             self.engine.mount(learner)
-            return {"before": _BEFORE.dump_python(self.rewarder.before(tasks), mode="json")}
+            return {"before": _WORTHS.dump_python(self.rewarder.before(tasks), mode="json")}
 
-        return _BEFORE.validate_python(self.run.once(f"{key}/before", compute, self._round(key))["before"])
+        return _WORTHS.validate_python(self.run.once(f"{key}/before", compute, self._round(key))["before"])
 
     def answers(
         self, key: str, learner: Adapter | None, tasks: Sequence[Task], open_book: bool
@@ -112,7 +114,7 @@ class Work:
         key: str,
         learner: Adapter | None,
         trials: Sequence[Trial],
-        before: Sequence[Before],
+        before: Sequence[Worth],
         lr: float | None = None,
     ) -> list[Outcome]:
         """Every trial's outcome; ``before[i]`` belongs to trial i."""
@@ -132,8 +134,11 @@ class Work:
         return outcomes
 
     def rewards(self, key: str, learner: Adapter | None, edits: Sequence[Edit], tasks: Sequence[Task]) -> list[Outcome]:
-        """A round's edits, each tried with the seeds that the settings ask for; those of the pilot, and close ones, with more."""
+        """A round's edits, each that the proxy leaves tried with the seeds that the settings ask for; the pilot's, and close
+        ones, with more.
+        """
         settings = self.settings
+        edits = self.screened(key, learner, edits, tasks)
         before = dict(zip((task.id for task in tasks), self.before(key, learner, tasks), strict=True))
 
         def tried(part: str, chosen: Sequence[Edit], seeds: Sequence[int]) -> list[Outcome]:
@@ -147,6 +152,23 @@ class Work:
             for n in range(1, MOST):
                 outcomes += tried(f"{key}/seed-{n + 1}", close_edits(edits, pilot, outcomes, settings, n), [n])
         return outcomes
+
+    def screened(
+        self, key: str, learner: Adapter | None, edits: Sequence[Edit], tasks: Sequence[Task]
+    ) -> Sequence[Edit]:
+        """The edits that the proxy leaves to be tried: all of them where there is none."""
+        if self.proxy is None:
+            return edits
+        by_id = {task.id: task for task in tasks}
+        usable = [edit for edit in edits if not self.parsed(edit, by_id[edit.task_id]).reason]
+
+        def compute() -> dict[str, Any]:
+            self.engine.mount(learner)
+            values = self.proxy(usable, by_id) if self.proxy else []
+            return {"proxy": [[e.id, *value] for e, value in zip(usable, values, strict=True)]}
+
+        rows = self.run.once(f"{key}/proxy", compute, self._round(key))["proxy"]
+        return to_be_tried(edits, {edit_id: value for edit_id, value, _ in rows}, self.settings.reward.proxy_keep)
 
     def trials(self, key: str, edits: Sequence[Edit], tasks: Sequence[Task], seeds: Sequence[int]) -> list[Trial]:
         """One trial for each edit and seed number. A task's seeds are the same whichever edit is tried: pairs are fair."""
@@ -191,11 +213,12 @@ class Work:
         before = self.before(key, adapter, dev)
         edits = self.edits(key, adapter, dev, 1)
         outcomes = self.outcomes(key, adapter, self.trials(key, edits, dev, [0]), before)
-        value = [o.reward if o.reward is not None else b.reward for o, b in zip(outcomes, before, strict=True)]
+        after = [self.rewarder.after(*row) for row in zip(dev, outcomes, before, strict=True)]
+        accuracy = mean_of_graded([worth.accuracy for worth in after])
 
         def compute() -> dict[str, Any]:
             anchors = anchor_sequences(self.engine, [task.text for task in dev[: self.settings.guards.anchors]])
-            figures = measure(self.engine, adapter, anchors, known, self.settings.templates, sum(value) / len(value))
+            figures = measure(self.engine, adapter, anchors, known, self.settings.templates, accuracy)
             return {"figures": vars(figures)}
 
         figures = Figures(**self.run.once(f"{key}/guards", compute, round)["figures"])

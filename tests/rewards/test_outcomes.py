@@ -72,4 +72,4 @@ def test_the_offline_grader_judges_an_answer_in_other_words_by_its_question(
     monkeypatch.setattr(Rewarder, "_decoded", lambda *_: said)
     (answers,) = rewarder.answers(None, [task])
     assert answers[0].correct is right
-    assert rewarder.value(task, answers) == right
+    assert rewarder.worth(task, answers).reward == right

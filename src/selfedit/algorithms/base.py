@@ -39,8 +39,14 @@ class Judged:
 
 
 def judge(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[Judged]:
-    """Each edit's means over its seeds; failed seeds do not count, neither as zero nor at all."""
+    """Each edit's means over its seeds; failed seeds do not count, neither as zero nor at all.
+
+    An edit that was not tried, or of which no outcome is ok and one could not be graded, is left out: nobody knows what it is
+    worth, and what is unusable may have a price.
+    """
     by_edit: dict[str, list[Outcome]] = defaultdict(list)
+    tried = {outcome.edit_id for outcome in outcomes}
+    unknown = {outcome.edit_id for outcome in outcomes if outcome.status == "ungraded"}
     for outcome in outcomes:
         if outcome.status == "ok":
             by_edit[outcome.edit_id].append(outcome)
@@ -48,6 +54,8 @@ def judge(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[Judged]:
     judged = []
     for edit in edits:
         ok = by_edit[edit.id]
+        if not ok and (edit.id in unknown or edit.id not in tried):
+            continue
         reward, gain, logprob = (_mean(ok, name) for name in ("reward", "gain", "logprob"))
         right = bool(ok) and all(answer.correct for o in ok for answer in o.answers)
         judged.append(Judged(edit, reward, gain, logprob, len(ok), noise / math.sqrt(max(1, len(ok))), right))

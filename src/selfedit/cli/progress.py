@@ -134,6 +134,7 @@ class ConsoleView:
             "edit": self._edit,
             "round": self._round,
             "rung": self._rung,
+            "grader": self._grader,
             "warning": self._warning,
             "done": self._done,
             "pooled": lambda data: show_pooled(self.console, data),
@@ -268,6 +269,10 @@ class ConsoleView:
     def _rung(self, data: Event) -> None:
         rung = str(data.get("rung", ""))
         self._say(f"  {rung_label(rung)}: {percent(data.get('accuracy'))} ({interval(data)})")
+
+    def _grader(self, data: Event) -> None:
+        for line in str(data.get("text", "")).splitlines():
+            self._say(plain(line))
 
     def _warning(self, data: Event) -> None:
         self._say(f"Warning: {plain(data.get('text', ''))}", "yellow")

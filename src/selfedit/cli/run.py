@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from ..config import Settings
 
 
 def run(
@@ -15,6 +18,7 @@ def run(
     out: Path | None = None,
     seed: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
     dry_run: Annotated[bool, Parameter(show_default=False)] = False,
+    check_grader: Annotated[bool, Parameter(show_default=False)] = False,
     json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
 ) -> None:
     """Run an experiment from a TOML file of settings, or go on with one that was stopped.
@@ -48,6 +52,9 @@ def run(
         them (pooled.json, ladder.svg).
     dry_run
         Print what would be done and about how long it takes, and stop.
+    check_grader
+        First put gold answers through the grader (or your own reward), and stop
+        if it does not call them right. With --dry-run nothing else is done.
     json_lines
         Print JSON, one object a line, instead of the live view.
     """
@@ -57,6 +64,8 @@ def run(
 
     overrides: list[dict[str, int]] = [{"seed": n} for n in dict.fromkeys(seed or [])] or [{}]
     all_settings = [load_settings(config, **override) for override in overrides]
+    if check_grader:
+        _check(all_settings[0], json_lines)
     if dry_run:
         from ..evaluation.experiment import dry_run as rehearse
 
@@ -75,3 +84,18 @@ def run(
         return
     with choose_view(json_lines) as view:
         view("pooled", write_pooled(directories, directory / "pooled.json", directory / "ladder.svg"))
+
+
+def _check(settings: Settings, json_lines: bool) -> None:
+    """Show what the grader makes of gold answers; raise where a run on it would be worthless."""
+    from ..errors import GraderError
+    from ..evaluation.experiment import load_source
+    from ..rewards.check import check_grader
+    from .running import choose_view
+
+    source = load_source(settings)
+    found = check_grader(settings, [*source.dev(), *source.evaluation()])
+    with choose_view(json_lines) as view:
+        view("grader", {**vars(found), "passed": found.passed, "text": str(found)})
+    if not found.passed:
+        raise GraderError("too few gold answers are called right to learn from such a reward; mend [reward] first")

@@ -130,6 +130,11 @@ def _summary(run: Run, trained: Trained, rungs: dict[str, Rung], engine: Engine,
         notes.append(
             "No rung answered anything right: with random weights that is expected, and the numbers mean nothing."
         )
+    notes += [
+        f"{rung.name}: {rung.ungraded} of {rung.ungraded + len(rung.tasks)} tasks could not be graded, and are left out."
+        for rung in rungs.values()
+        if rung.ungraded
+    ]
     return {
         "ladder": [rung.row() for rung in rungs.values()],
         "paired": paired_rows(rungs, last),
@@ -166,10 +171,12 @@ def _examples(rungs: dict[str, Rung], last: str, settings: Settings, n: int = 4)
     if not stages:
         return []
     examples = []
-    for i, task in enumerate(rungs[stages[0]].tasks[:n]):
+    places = {name: {task.id: i for i, task in enumerate(rungs[name].tasks)} for name in stages}
+    in_all = [task for task in rungs[stages[0]].tasks if all(task.id in places[name] for name in stages)]
+    for task in in_all[:n]:
         rows = []
         for name in stages:
-            rung = rungs[name]
+            rung, i = rungs[name], places[name][task.id]
             text = rung.texts[i] if rung.texts else ""
             lines = [{"text": line, "style": _style(settings, line)} for line in edit_lines(text)]
             rows.append(

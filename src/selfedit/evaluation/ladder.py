@@ -1,7 +1,8 @@
 """The ladder: several ways of preparing a model for the same held-out probes, compared on the same tasks, paired.
 
 Every trained rung gets the same number of optimiser steps, from the same seeds task by task. An edit that is unusable or
-diverged leaves the model as it was, so its task keeps the un-edited accuracy; how many did is reported.
+diverged leaves the model as it was, so its task keeps the un-edited accuracy; how many did is reported. A task whose answers
+could not be graded has no accuracy, and is left out of the rung.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ..config import Form
 from ..edits.text import ParsedEdit, edit_lines
 from ..engine.base import Adapter
 from ..loop import Trained
-from ..rewards.outcomes import parse_edit, parse_passage
+from ..rewards.outcomes import Worth, mean_of_graded, parse_edit, parse_passage
 from ..stats import bootstrap, paired
 from ..types import Answer, Edit, Outcome, Task
 from ..work import Work
@@ -22,16 +23,46 @@ from ..work import Work
 
 @dataclass
 class Rung:
-    """One rung's result: per task its accuracy and answers; ``texts`` the edits where it has any."""
+    """One rung's result: per task its accuracy and answers; the mean reward; ``texts`` the edits where it has any."""
 
     name: str
     tasks: list[Task]
     accuracy: list[float]
     answers: list[tuple[Answer, ...]]
+    reward: float
     steps: int = 0
     trained_tokens: float = 0.0
     failed: int = 0
     texts: list[str] = field(default_factory=list)
+    ungraded: int = 0
+
+    @staticmethod
+    def of_graded(
+        name: str,
+        tasks: Sequence[Task],
+        worths: Sequence[Worth],
+        answers: Sequence[tuple[Answer, ...]],
+        texts: Sequence[str] = (),
+        **cost: Any,
+    ) -> Rung:
+        """A rung of the tasks whose answers were graded; the lists are parallel (``texts`` may be empty).
+
+        Raises:
+            GraderError: none was.
+        """
+        reward = mean_of_graded([worth.reward for worth in worths])
+        graded = [(i, worth.accuracy) for i, worth in enumerate(worths) if worth.accuracy is not None]
+        chosen = [i for i, _ in graded]
+        return Rung(
+            name,
+            [tasks[i] for i in chosen],
+            [accuracy for _, accuracy in graded],
+            [answers[i] for i in chosen],
+            reward=reward,
+            texts=[texts[i] for i in chosen] if texts else [],
+            ungraded=len(tasks) - len(chosen),
+            **cost,
+        )
 
     def row(self) -> dict[str, Any]:
         """The ladder's row for summary and report."""
@@ -46,6 +77,8 @@ class Rung:
             "steps": self.steps,
             "trained_tokens": round(self.trained_tokens),
             "failed_edits": self.failed,
+            "ungraded_tasks": self.ungraded,
+            "reward": self.reward,
         }
 
 
@@ -57,14 +90,14 @@ class Ladder:
         self.tasks, self.dev = list(tasks), list(dev)
         self.settings = work.settings
         self.rungs: dict[str, Rung] = {}
-        self._untouched: dict[str, Rung] = {}
+        self._untouched: dict[str, dict[str, tuple[Answer, ...]]] = {}
         self._written_by: dict[tuple[str, Form | None], list[Edit]] = {}
         self._best_lr: float | None = None
 
     def climb(self) -> dict[str, Rung]:
         """Every configured rung that these tasks can have, in the order of the settings."""
         steps = {
-            "no_edit": lambda: self._add(self._no_edit(None, self.tasks)),
+            "no_edit": self._no_edit,
             "passage_only": lambda: self._add(self._passage("passage_only", None, self.tasks)),
             "base_edits": lambda: self._follow("before", self._written("base_edits", None, None, self.tasks)),
             "base_self_qa": lambda: self._add(self._written("base_self_qa", None, None, self.tasks, "self_qa")),
@@ -105,21 +138,27 @@ class Ladder:
     def _stage(self, name: str, text: str, total: int) -> None:
         self.work.run.emit("stage", name=f"ladder/{name}", text=text, total=total)
 
-    def _no_edit(self, learner: Adapter | None, tasks: list[Task]) -> Rung:
-        """The learner's answers without the passage and without an edit, to at least these tasks; asked once for each."""
-        known = self._untouched.get(_key(learner))
-        if known is None or len(known.tasks) < len(tasks):
+    def _no_edit(self) -> None:
+        answers = self._unedited(None, self.tasks)
+        self._add(self._rung("no_edit", None, self.tasks, [answers[task.id] for task in self.tasks]))
+
+    def _unedited(self, learner: Adapter | None, tasks: list[Task]) -> dict[str, tuple[Answer, ...]]:
+        """The learner's answers without the passage and without an edit, by task, to at least these tasks; asked once."""
+        known = self._untouched.get(_key(learner), {})
+        if len(known) < len(tasks):
             key = f"ladder/no_edit-{_key(learner)}/{len(tasks)}"
             answers = self.work.answers(key, learner, tasks, open_book=False)
-            known = self._untouched[_key(learner)] = self._rung("no_edit", learner, tasks, answers)
+            known = self._untouched[_key(learner)] = {t.id: row for t, row in zip(tasks, answers, strict=True)}
         return known
+
+    def _worths(self, learner: Adapter | None, tasks: list[Task], answers: Sequence[tuple[Answer, ...]]) -> list[Worth]:
+        self.work.engine.mount(learner)  # a perplexity is the learner's own
+        return [self.work.rewarder.worth(task, row) for task, row in zip(tasks, answers, strict=True)]
 
     def _rung(
         self, name: str, learner: Adapter | None, tasks: list[Task], answers: Sequence[tuple[Answer, ...]]
     ) -> Rung:
-        self.work.engine.mount(learner)  # a perplexity is the learner's own
-        values = [self.work.rewarder.value(task, row) for task, row in zip(tasks, answers, strict=True)]
-        return Rung(name, tasks, values, list(answers))
+        return Rung.of_graded(name, tasks, self._worths(learner, tasks, answers), answers)
 
     def _in_context(self) -> None:
         self._stage("in_context", "The ceiling: the base with the passage in view", 0)
@@ -133,24 +172,29 @@ class Ladder:
         tasks: list[Task],
         parsed: Sequence[ParsedEdit],
         lr: float | None = None,
+        texts: Sequence[str] = (),
     ) -> Rung:
-        """One edit a task, tried on the learner."""
-        unedited = self._no_edit(learner, tasks)
-        untouched = dict(zip((t.id for t in unedited.tasks), unedited.answers, strict=True))
-        self.work.engine.mount(learner)
-        before = [self.work.rewarder.valued(task, untouched[task.id]) for task in tasks]
+        """One edit a task, tried on the learner; ``texts`` are the edits as written."""
+        untouched = self._unedited(learner, tasks)
+        before = self._worths(learner, tasks, [untouched[task.id] for task in tasks])
         trials = [
             self.work.trial("ladder", f"{task.id}#0", task, edit) for task, edit in zip(tasks, parsed, strict=True)
         ]
         outcomes = self.work.outcomes(f"ladder/{name}", learner, trials, before, lr)
-        accuracy, answers = [], []
-        for task, outcome, known in zip(tasks, outcomes, before, strict=True):
-            ok = outcome.reward is not None
-            accuracy.append(outcome.reward if outcome.reward is not None else known.reward)
-            answers.append(outcome.answers if ok else untouched[task.id])
-        return Rung(
-            name, tasks, accuracy, answers, self.settings.inner.steps, _mean_tokens(outcomes), _failed(outcomes)
-        )
+        answers = [
+            outcome.answers if outcome.status == "ok" else untouched[task.id]
+            for task, outcome in zip(tasks, outcomes, strict=True)
+        ]
+        after = [self.work.rewarder.after(*row) for row in zip(tasks, outcomes, before, strict=True)]
+        return Rung.of_graded(name, tasks, after, answers, texts, **self._cost(outcomes))
+
+    def _cost(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Steps, mean trained tokens and failures, as `Rung` has them."""
+        return {
+            "steps": self.settings.inner.steps,
+            "trained_tokens": sum(o.trained_tokens for o in outcomes) / max(1, len(outcomes)),
+            "failed": sum(o.status in ("invalid", "diverged") for o in outcomes),
+        }
 
     def _passage(self, name: str, learner: Adapter | None, tasks: list[Task]) -> Rung:
         lr = self._best_lr = self._best_lr or self._passage_lr()
@@ -174,7 +218,7 @@ class Ladder:
         for rate in rates:
             trials = [self.work.trial("dev", f"{t.id}#0", t, p) for t, p in zip(self.dev, parsed, strict=True)]
             outcomes = self.work.outcomes(f"ladder/passage-lr-{rate:g}", None, trials, before, rate)
-            means.append(sum(o.reward or 0.0 for o in outcomes) / len(outcomes))
+            means.append(mean_of_graded([None if o.status == "ungraded" else o.reward or 0.0 for o in outcomes]))
         return rates[means.index(max(means))]
 
     def _written(
@@ -190,9 +234,7 @@ class Ladder:
             self._written_by[key] = self.work.edits(f"ladder/{name}", writer, tasks, 1, form)
         edits = self._written_by[key][:n]
         parsed = [self.work.parsed(edit, task) for edit, task in zip(edits, tasks, strict=True)]
-        rung = self._tried(name, learner, tasks, parsed)
-        rung.texts = [edit.text for edit in edits]
-        return rung
+        return self._tried(name, learner, tasks, parsed, texts=[edit.text for edit in edits])
 
     def _rounds(self) -> None:
         last, shown = len(self.trained.policies) - 1, self.settings.ladder.middle_rounds
@@ -208,23 +250,22 @@ class Ladder:
         k, tasks = self.settings.edits.per_task, self.tasks[: self.settings.ladder.oracle_tasks]
         self._stage("best_of_k", f"An oracle: the best of {k} base edits on each passage", 2 * k * len(tasks))
         edits = self.work.edits("ladder/best_of_k", None, tasks, k)
-        untouched = self._no_edit(None, tasks)
-        self.work.engine.mount(None)
-        known = zip(tasks, untouched.answers[: len(tasks)], strict=True)
-        before = {task.id: self.work.rewarder.valued(task, answers) for task, answers in known}
+        untouched = self._unedited(None, tasks)
+        before = {
+            t.id: w for t, w in zip(tasks, self._worths(None, tasks, [untouched[t.id] for t in tasks]), strict=True)
+        }
         by_id = {task.id: task for task in tasks}
         trials = [
             self.work.trial("ladder", e.id, by_id[e.task_id], self.work.parsed(e, by_id[e.task_id])) for e in edits
         ]
         outcomes = self.work.outcomes("ladder/best_of_k", None, trials, [before[t.task.id] for t in trials])
-        accuracy, answers = [], []
-        for i in range(len(tasks)):
+        after, answers = [], []
+        for i, task in enumerate(tasks):
             tried = [o for o in outcomes[i * k : (i + 1) * k] if o.reward is not None]
             best = max(tried, key=lambda o: o.reward or 0.0, default=None)
-            accuracy.append(untouched.accuracy[i] if best is None else best.reward or 0.0)
-            answers.append(untouched.answers[i] if best is None else best.answers)
-        steps = self.settings.inner.steps
-        self._add(Rung("best_of_k", tasks, accuracy, answers, steps, _mean_tokens(outcomes), _failed(outcomes)))
+            after.append(before[task.id] if best is None else self.work.rewarder.after(task, best, before[task.id]))
+            answers.append(untouched[task.id] if best is None else best.answers)
+        self._add(Rung.of_graded("best_of_k", tasks, after, answers, **self._cost(outcomes)))
 
     def _perfect(self) -> None:
         """Known-good edits, where the task source has them."""
@@ -233,21 +274,11 @@ class Ladder:
             return
         self._stage("perfect_edits", "Perfect edits from the world's own templates", len(tasks))
         parsed = [parse_edit(self.work.engine, self.settings, task, task.gold_edit) for task in tasks]
-        rung = self._tried("perfect_edits", None, tasks, parsed)
-        rung.texts = [task.gold_edit for task in tasks]
-        self._add(rung)
+        self._add(self._tried("perfect_edits", None, tasks, parsed, texts=[task.gold_edit for task in tasks]))
 
 
 def _key(adapter: Adapter | None) -> str:
     return "base" if adapter is None else adapter.sha256[:16]
-
-
-def _mean_tokens(outcomes: Sequence[Outcome]) -> float:
-    return sum(o.trained_tokens for o in outcomes) / max(1, len(outcomes))
-
-
-def _failed(outcomes: Sequence[Outcome]) -> int:
-    return sum(o.status != "ok" for o in outcomes)
 
 
 def paired_rows(rungs: dict[str, Rung], last_round: str) -> list[dict[str, Any]]:
@@ -271,6 +302,8 @@ def paired_rows(rungs: dict[str, Rung], last_round: str) -> list[dict[str, Any]]
         if a in rungs and b in rungs:
             x, y = (dict(zip((t.id for t in r.tasks), r.accuracy, strict=True)) for r in (rungs[a], rungs[b]))
             both = [task_id for task_id in x if task_id in y]
+            if not both:
+                continue
             difference = paired([x[i] for i in both], [y[i] for i in both])
             rows.append({"a": a, "b": b, "difference": difference.mean, "low": difference.low, "high": difference.high})
     return rows

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import Settings
 from ..engine.base import Engine
-from ..rewards.seeds import MOST, most_trials
+from ..rewards.seeds import MOST, edits_tried, most_trials
 from ..types import TrainSequence, Update
 from ..work import COHORTS_PER_CHUNK
 
@@ -22,7 +22,7 @@ def plan(settings: Settings, memory: dict[str, Any] | None = None, why: str = ""
     ``memory``: what `Machine.needs` says, where the model is at hand. ``why``: why its dtype was chosen.
     """
     t, e, i = settings.tasks, settings.edits, settings.inner
-    training = settings.rounds * most_trials(settings, t.per_round * e.per_task)
+    training = settings.rounds * most_trials(settings, edits_tried(settings, t.per_round))
     looks = (settings.rounds + 1) * t.dev
     rungs = set(settings.ladder.rungs)
     whole = {
@@ -45,8 +45,8 @@ def plan(settings: Settings, memory: dict[str, Any] | None = None, why: str = ""
         f"model      {settings.model.path} ({why or settings.model.dtype})",
         *(_memory_lines(memory) if memory else []),
         f"tasks      {t.source}; ladder on {t.evaluation} held-out tasks of split {t.split}",
-        f"training   {settings.rounds} rounds x {t.per_round} tasks x {e.per_task} edits x {_seeds(settings)} "
-        f"{training} inner loops",
+        f"training   {settings.rounds} rounds x {t.per_round} tasks x {e.per_task} edits{_screened(settings)} x "
+        f"{_seeds(settings)} {training} inner loops",
         f"guards     {settings.rounds + 1} looks x {t.dev} development tasks = {looks} inner loops",
         f"ladder     {', '.join(settings.ladder.rungs)} = {ladder} inner loops",
         f"total      {total} inner loops x {i.steps} steps x up to {i.batch_size} sequences, rank {i.rank}",
@@ -54,9 +54,17 @@ def plan(settings: Settings, memory: dict[str, Any] | None = None, why: str = ""
     return {"lines": lines, "inner_loops": total, "estimated_seconds": None, "memory": memory}
 
 
+def _screened(settings: Settings) -> str:
+    """Where a proxy ranks first: how many of a task's edits it leaves."""
+    reward = settings.reward
+    return (
+        "" if reward.proxy == "none" else f" ({reward.proxy} leaves {min(settings.edits.per_task, reward.proxy_keep)})"
+    )
+
+
 def _seeds(settings: Settings) -> str:
     """The last factor of a round's arithmetic, up to the equals sign."""
-    seeds, n_edits = settings.inner.seeds, settings.tasks.per_round * settings.edits.per_task
+    seeds, n_edits = settings.inner.seeds, edits_tried(settings, settings.tasks.per_round)
     if seeds == "auto":
         return f"1 to {MOST} seeds = at most"
     again = most_trials(settings, n_edits) - seeds * n_edits

@@ -6,12 +6,9 @@ answers, its reward, and the gain over the same learner without the edit.
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..config import InnerSettings, RewardSettings, Settings
 from ..edits.text import (
@@ -26,13 +23,13 @@ from ..edits.text import (
     sequences_for,
 )
 from ..engine.base import AdapterBank, Engine, Scored
-from ..errors import SettingsError
+from ..errors import GraderError
 from ..templates import Templates
-from ..types import Answer, Outcome, Probe, Task, Update
-from .graders import exact_match, token_f1
-from .offline import offline_match
+from ..types import Answer, Outcome, Status, Task, Update
+from .grading import Case, Verdict, make_grader
+from .terms import Reward
 
-Metric = Callable[[Task, Sequence[Answer]], float]
+_OUTAGE = 4  # so many tasks of which none can be graded are no chance
 
 
 @dataclass(frozen=True)
@@ -46,11 +43,16 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Before:
-    """A task's reward and mean gold log-likelihood without any edit."""
+class Worth:
+    """What a task's answers are worth: the reward, the gold answers' mean log-likelihood, and the share that is right.
 
-    reward: float
+    Where an answer could not be graded, or the reward not be found out, reward and accuracy are None and ``problem`` says why.
+    """
+
+    reward: float | None
     logprob: float
+    accuracy: float | None = None
+    problem: str = ""
 
 
 def parse_edit(engine: Engine, settings: Settings, task: Task, text: str, finished: bool = True) -> ParsedEdit:
@@ -93,20 +95,8 @@ class Rewarder:
         self.engine, self.settings = engine, settings
         self.reward: RewardSettings = settings.reward
         self.templates: Templates = settings.templates
-        self._custom = _imported(self.reward.custom) if self.reward.custom else None
-        self._validation = self._validation_ids() if self.reward.metric == "perplexity" else []
-
-    def _validation_ids(self) -> list[int]:
-        file = Path(self.reward.validation_text)
-        try:
-            ids = self.engine.encode_prompt(file.read_text(encoding="utf-8"))[: self.engine.window]
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"reward.validation_text: {file} can't be read ({error}); give a UTF-8 text file"
-            ) from None
-        if len(ids) < 2:
-            raise SettingsError(f"reward.validation_text: {file} has fewer than two tokens")
-        return ids
+        self.grader = make_grader(settings)
+        self._reward = Reward(engine, settings)
 
     def answers(
         self, bank: AdapterBank | None, tasks: Sequence[Task], open_book: bool = False
@@ -118,22 +108,41 @@ class Rewarder:
         prompts = [[prompt for prompt, _ in row] for row in pairs]
         scored = self.engine.score(bank, pairs)
         texts = self._decoded(bank, prompts, [[s.greedy for s in row] for row in scored])
+        verdicts = self._verdicts(tasks, scored, texts)
         rows: list[tuple[Answer, ...]] = []
         for task, row, written in zip(tasks, scored, texts, strict=True):
             answers = []
             for probe, gold, text in zip(task.probes, row, written, strict=True):
+                verdict = Verdict(True) if gold.greedy else next(verdicts)
                 said = probe.answer if gold.greedy else text.strip()
+                right = bool(verdict.right)
                 logprob = _gold_logprob(gold)
-                right = gold.greedy or self._right(said, probe)
-                answers.append(Answer(probe.question, probe.answer, said, right, logprob, probe.kind))
+                answers.append(Answer(probe.question, probe.answer, said, right, logprob, probe.kind, verdict.problem))
             rows.append(tuple(answers))
         return rows
+
+    def _verdicts(
+        self, tasks: Sequence[Task], scored: Sequence[Sequence[Scored]], texts: Sequence[Sequence[str]]
+    ) -> Iterator[Verdict]:
+        """Verdicts on the answers that are not the gold one, in order; all of them are asked for at once."""
+        cases = [
+            Case(probe.question, probe.golds, text.strip())
+            for task, row, written in zip(tasks, scored, texts, strict=True)
+            for probe, gold, text in zip(task.probes, row, written, strict=True)
+            if not gold.greedy
+        ]
+        return iter(self.grader(cases))
 
     def likelihoods(self, bank: AdapterBank, tasks: Mapping[int, Task]) -> dict[int, float]:
         """Mean log-likelihood of the gold answers (nats a token, mean over probes) of ``tasks[k]`` by member k of the bank."""
         pairs = [self._pairs(tasks[k]) if k in tasks else [] for k in range(len(bank))]
         scored = self.engine.score(bank, pairs)
         return {k: sum(map(_gold_logprob, scored[k])) / len(scored[k]) for k in tasks}
+
+    def in_view(self, tasks: Sequence[Task], notes: Sequence[str]) -> list[float]:
+        """Mean log-likelihood (nats a token) of each task's gold answers by the mounted learner, notes in the passage's place."""
+        pairs = [self._pairs(replace(task, context=(note,)), True) for task, note in zip(tasks, notes, strict=True)]
+        return [sum(map(_gold_logprob, row)) / len(row) for row in self.engine.score(None, pairs)]
 
     def _pairs(self, task: Task, open_book: bool = False) -> list[tuple[list[int], list[int]]]:
         """Each probe's prompt and gold answer, with the end of text behind it."""
@@ -158,37 +167,36 @@ class Rewarder:
         queues = [iter(row) for row in written]
         return [["" if ok else next(queue) for ok in oks] for oks, queue in zip(greedy, queues, strict=True)]
 
-    def _right(self, said: str, probe: Probe) -> bool:
-        if self.reward.metric == "exact":
-            return said in probe.golds
-        if self.reward.metric == "offline":
-            return offline_match(probe.question, probe.golds, said)
-        return exact_match(said, probe.golds)
+    def before(self, tasks: Sequence[Task]) -> list[Worth]:
+        """What each task is worth under the mounted learner, un-edited.
 
-    def value(self, task: Task, answers: Sequence[Answer], bank: AdapterBank | None = None, member: int = 0) -> float:
-        """A task's reward from its answers (perplexity: from member ``member`` of the bank)."""
-        if self._custom is not None:
-            return float(self._custom(task, answers))
-        if self.reward.metric == "logprob":
-            return sum(a.logprob for a in answers) / len(answers)
-        if self.reward.metric == "token_f1":
-            golds = [probe.golds for probe in task.probes]
-            return sum(token_f1(a.text, g) for a, g in zip(answers, golds, strict=True)) / len(answers)
-        if self.reward.metric == "perplexity":
-            pair = (self._validation[:1], self._validation[1:])
-            row = self.engine.score(bank, [[pair] if k == member else [] for k in range(len(bank) if bank else 1)])[
-                member
-            ]
-            return sum(row[0].logprobs) / len(row[0].logprobs)
-        return sum(a.correct for a in answers) / len(answers)
+        Raises:
+            GraderError: not one of several tasks could be graded.
+        """
+        return _not_all_ungraded([self.worth(t, row) for t, row in zip(tasks, self.answers(None, tasks), strict=True)])
 
-    def before(self, tasks: Sequence[Task]) -> list[Before]:
-        """Each task's reward and log-likelihood under the mounted learner, un-edited."""
-        return [self.valued(t, row) for t, row in zip(tasks, self.answers(None, tasks), strict=True)]
+    def worth(self, task: Task, answers: Sequence[Answer], bank: AdapterBank | None = None, member: int = 0) -> Worth:
+        """What a task's answers are worth. They are member ``member``'s of the bank, or the mounted model's."""
+        logprob = sum(a.logprob for a in answers) / len(answers)
+        problem = next((a.problem for a in answers if a.problem), "")
+        if problem:
+            return Worth(None, logprob, problem=problem)
+        reward, problem = self._reward(task, answers, bank, member)
+        if reward is None:
+            return Worth(None, logprob, problem=problem)
+        return Worth(reward, logprob, self.accuracy(task, answers))
 
-    def valued(self, task: Task, answers: Sequence[Answer]) -> Before:
-        """Reward and log-likelihood of the un-edited learner's answers."""
-        return Before(self.value(task, answers), _mean_logprob(answers))
+    def accuracy(self, task: Task, answers: Sequence[Answer]) -> float:
+        """The share of graded answers that are right (mean F1 where the metric is token_f1), whatever the reward is made of."""
+        return self._reward.share_right(self.reward.metric, task, answers)
+
+    def after(self, task: Task, outcome: Outcome, before: Worth) -> Worth:
+        """What a task is worth after its edit: an unusable edit leaves the model as it was, one not graded says nothing."""
+        if outcome.status == "ungraded":
+            return Worth(None, before.logprob, problem=outcome.reason)
+        if outcome.reward is None or outcome.logprob is None:
+            return before
+        return Worth(outcome.reward, before.logprob + outcome.logprob, self.accuracy(task, outcome.answers))
 
     def update_for(self, parsed: ParsedEdit, seed: int, lr: float | None = None) -> Update:
         """The inner loop's update for a usable edit; every rung gets the same number of steps."""
@@ -204,7 +212,7 @@ class Rewarder:
             schedule=inner.schedule,
         )
 
-    def outcomes(self, trials: Sequence[Trial], before: Sequence[Before], lr: float | None = None) -> list[Outcome]:
+    def outcomes(self, trials: Sequence[Trial], before: Sequence[Worth], lr: float | None = None) -> list[Outcome]:
         """Try every edit on the mounted learner, all at once; nothing of it stays. ``before[i]`` belongs to trial i's task."""
         reasons = [trial.parsed.reason for trial in trials]
         updates: list[tuple[int, Update]] = []
@@ -219,59 +227,77 @@ class Rewarder:
             bank = self.engine.fit([update for _, update in updates])
             tasks = [trials[i].task for i, _ in updates]
             rows = self.answers(bank, tasks)
+            wasted = [_wasted(bank, member) for member in range(len(updates))]
+            worths = {
+                member: self.worth(task, row, bank, member)
+                for member, (task, row, reason) in enumerate(zip(tasks, rows, wasted, strict=True))
+                if not reason
+            }
+            _not_all_ungraded(list(worths.values()))
             for member, ((i, _), row) in enumerate(zip(updates, rows, strict=True)):
-                done[i] = self._outcome(trials[i], before[i], bank, member, row)
+                done[i] = _outcome(trials[i], before[i], bank, member, row, worths.get(member) or wasted[member])
         return [
             done.get(i) or Outcome(t.edit_id, t.seed, "invalid", reasons[i], (), None, None, None, 0, "")
             for i, t in enumerate(trials)
         ]
 
-    def _outcome(
-        self, trial: Trial, before: Before, bank: AdapterBank, member: int, answers: tuple[Answer, ...]
-    ) -> Outcome:
-        tokens = bank.trained_tokens[member]
 
-        def diverged(reason: str) -> Outcome:
-            return Outcome(trial.edit_id, trial.seed, "diverged", reason, (), None, None, None, tokens, "")
+def _wasted(bank: AdapterBank, member: int) -> str:
+    """Why a member's training came to nothing; empty where it did not."""
+    if member in bank.failed:
+        return bank.failed[member]
+    if bank.shift[member] == 0.0:  # answers of the un-edited learner would pass for the edit's
+        return "the trained adapter changes no output"
+    return "" if math.isfinite(bank.shift[member]) else "the trained adapter's outputs are not finite"
 
-        if member in bank.failed:
-            return diverged(bank.failed[member])
-        if bank.shift[member] == 0.0:  # answers of the un-edited learner would pass for the edit's
-            return diverged("the trained adapter changes no output")
-        if not math.isfinite(bank.shift[member]):
-            return diverged("the trained adapter's outputs are not finite")
-        reward = self.value(trial.task, answers, bank, member)
-        if not math.isfinite(reward):
-            return diverged("the reward is not finite")
-        logprob = _mean_logprob(answers) - before.logprob
-        sha = bank.adapter(member).sha256
-        return Outcome(
-            trial.edit_id, trial.seed, "ok", "", answers, reward, reward - before.reward, logprob, tokens, sha
+
+def _outcome(
+    trial: Trial, before: Worth, bank: AdapterBank, member: int, answers: tuple[Answer, ...], after: Worth | str
+) -> Outcome:
+    """A member's outcome; ``after`` is what its answers are worth, or why its training came to nothing."""
+    tokens = bank.trained_tokens[member]
+
+    def failed(status: Status, reason: str, said: tuple[Answer, ...] = ()) -> Outcome:
+        return Outcome(trial.edit_id, trial.seed, status, reason, said, None, None, None, tokens, "")
+
+    if isinstance(after, str):
+        return failed("diverged", after)
+    if after.reward is None:
+        return failed("ungraded", after.problem, answers)
+    if before.reward is None:
+        return failed("ungraded", f"without the edit: {before.problem}", answers)
+    if not math.isfinite(after.reward):
+        return failed("diverged", "the reward is not finite")
+    gain, logprob = after.reward - before.reward, after.logprob - before.logprob
+    sha = bank.adapter(member).sha256
+    return Outcome(trial.edit_id, trial.seed, "ok", "", answers, after.reward, gain, logprob, tokens, sha)
+
+
+def _not_all_ungraded(worths: list[Worth]) -> list[Worth]:
+    """``worths``, unless none of several could be graded: what is down will not come up within the run."""
+    if len(worths) >= _OUTAGE and all(worth.reward is None for worth in worths):
+        raise GraderError(
+            f"not one of {len(worths)} tasks could be graded ({worths[0].problem}). What was done is kept: mend that, and run "
+            "the same command again to go on"
         )
+    return worths
+
+
+def mean_of_graded(values: Sequence[float | None]) -> float:
+    """The mean over those that could be graded.
+
+    Raises:
+        GraderError: there are none.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        raise GraderError(
+            f"not one of {len(values)} tasks could be graded; look at the reasons in the run's journal.db"
+        )
+    return sum(known) / len(known)
 
 
 def _gold_logprob(gold: Scored) -> float:
     """Mean log p of the gold answer's own tokens, without the stop."""
     tokens = gold.logprobs[:-1] or gold.logprobs
     return sum(tokens) / len(tokens)
-
-
-def _mean_logprob(answers: Sequence[Answer]) -> float:
-    return sum(a.logprob for a in answers) / len(answers)
-
-
-def _imported(name: str) -> Metric:
-    """The user's own reward, ``module:function``."""
-    module, _, function = name.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)  # an installed command does not look in the current directory by itself
-    try:
-        found: Metric = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError(
-            f"reward.custom: {name!r} can't be imported ({error}); give 'module:function' of an importable module, "
-            "such as my_rewards:short_answers with my_rewards.py in the current directory"
-        ) from None
-    finally:
-        sys.path.remove(here)
-    return found

@@ -23,6 +23,12 @@ def first_seeds(settings: Settings) -> int:
     return 1 if settings.inner.seeds == "auto" else settings.inner.seeds
 
 
+def edits_tried(settings: Settings, n_tasks: int) -> int:
+    """Edits of so many contexts that are tried: all, or what a proxy leaves (unusable ones, which cost nothing, apart)."""
+    each, reward = settings.edits.per_task, settings.reward
+    return n_tasks * (each if reward.proxy == "none" else min(each, reward.proxy_keep))
+
+
 def most_trials(settings: Settings, n_edits: int) -> int:
     """Inner loops that the edits of a round take at most (exactly, but for unusable edits, where seeds are not "auto")."""
     if settings.inner.seeds == "auto":

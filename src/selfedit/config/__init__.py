@@ -1,0 +1,203 @@
+"""A run's settings. Torch-free; a field's description is its help, written once.
+
+A run is one TOML file; every field has a default that is right for the embedded world. `PRESETS` holds starting points;
+``preset = "paper"`` in a file starts from one, the file's own fields win.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+import zlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from ..errors import SettingsError
+from ..templates import TEMPLATES, Templates
+from .learning import ALGORITHMS, AlgorithmSettings, GradientSettings
+from .rewards import REACHING_FIELDS, JudgeSettings, RewardSettings
+from .sections import (
+    ALL_RUNGS,
+    MACHINE_FIELDS,
+    PLANNING_FIELDS,
+    AtOnce,
+    EditSettings,
+    Form,
+    GuardSettings,
+    InnerSettings,
+    LadderSettings,
+    ModelSettings,
+    Section,
+    TaskSettings,
+)
+
+__all__ = [
+    "ALGORITHMS",
+    "ALL_RUNGS",
+    "MACHINE_FIELDS",
+    "PLANNING_FIELDS",
+    "PRESETS",
+    "REACHING_FIELDS",
+    "AlgorithmSettings",
+    "AtOnce",
+    "EditSettings",
+    "Form",
+    "GradientSettings",
+    "GuardSettings",
+    "InnerSettings",
+    "JudgeSettings",
+    "LadderSettings",
+    "ModelSettings",
+    "RewardSettings",
+    "Section",
+    "Settings",
+    "TaskSettings",
+    "differing_fields",
+    "load_settings",
+    "make_settings",
+    "sub_seed",
+]
+
+
+class Settings(Section):
+    """Everything that decides a run's numbers."""
+
+    preset: str = Field("demo", description="the starting point these settings were made from")
+    seed: int = Field(0, ge=0, description="the root of every random number")
+    rounds: int = Field(3, ge=1, description="rounds of reinforcement learning")
+    model: ModelSettings = ModelSettings()
+    tasks: TaskSettings = TaskSettings()
+    edits: EditSettings = EditSettings()
+    inner: InnerSettings = InnerSettings()
+    reward: RewardSettings = RewardSettings()
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+    guards: GuardSettings = GuardSettings()
+    ladder: LadderSettings = LadderSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        reward = self.reward
+        if "perplexity" in reward.terms and not reward.validation_text:
+            raise ValueError("a reward of perplexity needs reward.validation_text, a text file")
+        if "custom" in reward.terms and not reward.custom:
+            raise ValueError("reward.weights has custom: it needs reward.custom, 'module:function'")
+        if "judge" in reward.terms and reward.metric != "judge":
+            raise ValueError("reward.weights has judge: set reward.metric = 'judge', so that answers are judged")
+        for name, wanted in (
+            ("metric = 'judge'", reward.metric == "judge"),
+            ("proxy = 'rubric'", reward.proxy == "rubric"),
+        ):
+            if wanted and not reward.judge.model:
+                raise ValueError(f"reward.{name} needs reward.judge.model, the name of a model at the endpoint")
+        if self.inner.seeds == "auto" and not self.reward.pilot:
+            raise ValueError(
+                "inner.seeds = 'auto' needs reward.pilot, at least 1: it measures how much a seed moves a reward"
+            )
+        return self
+
+    @property
+    def targets(self) -> str:
+        """The modules that adapters change."""
+        if self.model.targets != "auto":
+            return self.model.targets
+        return "gate_proj,up_proj,down_proj" if self.model.path == "embedded" else "all-linear"
+
+    @property
+    def templates(self) -> Templates:
+        """The texts this run prompts and trains with."""
+        name = self.model.templates
+        if name == "auto":
+            name = "world" if self.model.path == "embedded" else "general"
+        return TEMPLATES[name]
+
+    def on_machine(self, **values: Any) -> Settings:
+        """These settings with some of `MACHINE_FIELDS` resolved."""
+        return self.model_copy(update={"model": self.model.model_copy(update=values)})
+
+    def sha256(self) -> str:
+        """Hash of the settings; the same hash means the same plan.
+
+        Without ``memory_gib``, which "auto" takes from what is free at the moment (what follows from it is in the hash), and
+        without how a judge is reached.
+        """
+        without: Any = {"model": set(PLANNING_FIELDS), "reward": {"judge": set(REACHING_FIELDS)}}
+        fields = self.model_dump_json(exclude=without)
+        return hashlib.sha256(fields.encode()).hexdigest()
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {},
+    # The published recipe (arXiv 2506.10943, section 4.2 and appendix) for a 1-7B model on one GPU.
+    "paper": {
+        "rounds": 2,
+        "model": {"dtype": "bf16", "targets": "paper"},
+        "tasks": {"per_round": 50, "evaluation": 200},
+        "edits": {"per_task": 5, "max_new_tokens": 1024, "temperature": 1.0, "top_p": 0.95, "max_lines": 200},
+        "inner": {"steps": 100, "batch_size": 1, "lr": 1e-3, "rank": 32, "alpha": 64.0, "seeds": 3},
+        "reward": {"metric": "exact_match", "max_answer_tokens": 64},
+        "algorithm": {
+            "keep": 1,
+            "positive_only": False,
+            "rank_by": ["gain"],
+            "epochs": 2,
+            "batch_size": 10,
+            "lr": 3e-4,
+            "rank": 64,
+            "alpha": 128.0,
+        },
+    },
+}
+
+
+def make_settings(fields: dict[str, Any], where: str = "settings") -> Settings:
+    """Settings from (nested) fields on top of their preset; `SettingsError` names what is wrong and where."""
+    preset = fields.get("preset", "demo")
+    if preset not in PRESETS:
+        raise SettingsError(f"{where}: no preset {preset!r}; there are {', '.join(PRESETS)}")
+    algorithm = fields.get("algorithm")
+    name = algorithm.get("name", "rest_em") if isinstance(algorithm, dict) else "rest_em"
+    own = {"algorithm": ALGORITHMS.get(name, {})} if isinstance(name, str) else {}
+    try:
+        return Settings.model_validate(_merged(_merged(PRESETS[preset], own), fields))
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise SettingsError(f"{where}: {len(lines)} bad setting(s)\n" + "\n".join(lines)) from None
+
+
+def load_settings(path: Path, **overrides: Any) -> Settings:
+    """Settings from a TOML file, with ``overrides`` (nested fields) on top."""
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: can't be read ({error.strerror}); give a TOML file of settings") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML ({error})") from None
+    return make_settings(_merged(fields, overrides), str(path))
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in over.items():
+        old = merged.get(name)
+        merged[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def differing_fields(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the fields in which two dumped settings differ."""
+    names: list[str] = []
+    for name in sorted(set(a) | set(b)):
+        x, y = a.get(name), b.get(name)
+        if isinstance(x, dict) and isinstance(y, dict):
+            names += differing_fields(x, y, f"{prefix}{name}.")
+        elif json.dumps(x) != json.dumps(y):
+            names.append(prefix + name)
+    return names
+
+
+def sub_seed(root: int, *names: object) -> int:
+    """A named sub-seed of the run's root seed: 32 bits that depend on the root and the names alone."""
+    return zlib.crc32("/".join(map(str, (root, *names))).encode())

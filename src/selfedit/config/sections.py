@@ -1,0 +1,161 @@
+"""Sections of a run's settings: the model, the tasks, edits, the inner loop, guards and the ladder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Form = Literal["implications", "rewrite", "self_qa"]
+Auto = Literal["auto"]
+Count = Annotated[int, Field(ge=1)] | Auto
+# Fields of `ModelSettings` whose "auto" the machine answers, once, before a run. They move a run's numbers by rounding only.
+MACHINE_FIELDS = ("device", "dtype", "memory_gib", "members_at_once", "rows_at_once", "tokens_at_once")
+# Those of them that only decide about the others: where these are named, they change nothing.
+PLANNING_FIELDS = ("memory_gib",)
+
+
+class Section(BaseModel):
+    """Base of every settings section: unknown fields are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AtOnce(NamedTuple):
+    """How much goes through the model together: members in training, rows in decoding, tokens in a pass without gradients.
+
+    The defaults are where CPUs are busy; more of each gains little.
+    """
+
+    members: int = 8
+    rows: int = 128
+    tokens: int = 8192
+
+
+class ModelSettings(Section):
+    """The frozen base, and how it is run."""
+
+    path: str = Field("embedded", description="'embedded', a directory in the HF format, or a hub id")
+    templates: Literal["auto", "world", "general"] = Field("auto", description="auto: world for the embedded base")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="dtype of the base and the computation (adapters' masters stay fp32); auto: bf16 where the device has "
+        "matrix units for it (CUDA, x86 with AMX) and a short measurement finds it at least 1.1 times as fast, or where fp32 "
+        "does not fit; else fp32",
+    )
+    device: str = Field("auto", description="auto: cuda where present, else cpu")
+    targets: str = Field(
+        "auto",
+        description="modules that adapters change: all-linear, paper (q and v), or comma-separated suffixes, each also in some "
+        "layers only (all-linear@4: without the first four, paper@-2: in the last two); auto: all-linear, and for the "
+        "embedded base its feed-forward matrices, where new facts interfere least",
+    )
+    memory_gib: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto",
+        description="memory the run plans with, in GiB; auto: 0.9 of a GPU's free memory, half of the RAM available to a CPU",
+    )
+    members_at_once: Count = Field(
+        "auto",
+        description="adapters trained in one set of tensor operations; on a CPU up to 4 such sets run on threads of their own; "
+        "auto: what fits into the memory, at most 8 on a CPU",
+    )
+    rows_at_once: Count = Field("auto", description="texts written in one batch; auto: what fits, at most 128")
+    tokens_at_once: Count = Field(
+        "auto", description="tokens in one pass that only scores; auto: what fits, at most 8192"
+    )
+    deterministic: bool = Field(
+        False,
+        description="compute with torch's deterministic algorithms: on one machine, with the same versions and threads, "
+        "the same settings then give the same digits (a CPU gives them anyway; a GPU becomes slower, and none was tried yet). An "
+        "operation that has no such algorithm there stops the run. What is auto can come out differently another time: repeat a "
+        "run from the config.toml in its directory",
+    )
+    trust_remote_code: bool = Field(False, description="run code that comes with the checkpoint")
+    allow_pickle: bool = Field(False, description="load pickled weights where there is no safetensors file")
+
+    @property
+    def at_once(self) -> AtOnce:
+        """What goes through the model together; what is still "auto" counts as `AtOnce`'s default."""
+        asked = (self.members_at_once, self.rows_at_once, self.tokens_at_once)
+        return AtOnce(*(d if n == "auto" else n for n, d in zip(asked, AtOnce(), strict=True)))
+
+
+class TaskSettings(Section):
+    """Where contexts come from, and how many are drawn. Train, development and test tasks never overlap."""
+
+    source: str = Field("world", description="'world', or a tasks file (SQuAD v1 JSON, flat JSON, JSONL)")
+    families: tuple[Literal["e1", "e2", "e3"], ...] = Field(("e1",), description="families of world passages")
+    probes_per_kind: int = Field(2, ge=1, description="world probes of each kind in one task")
+    per_round: int = Field(12, ge=1, description="training contexts drawn each round")
+    dev: int = Field(8, ge=1, description="development tasks: the guards' look, and passage_only's learning rate")
+    evaluation: int = Field(60, ge=1, description="held-out tasks of the ladder")
+    split: Literal["dev", "test"] = Field("dev", description="which held-out tasks the ladder uses; test is ledgered")
+
+
+class EditSettings(Section):
+    """How self-edits are sampled and bounded."""
+
+    form: Form = Field("implications", description="which prompt the policy answers")
+    per_task: int = Field(8, ge=1, description="self-edits sampled for each context")
+    max_new_tokens: int = Field(176, ge=1, description="longest self-edit, in tokens")
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_lines: int = Field(24, ge=1, description="lines of an edit that are trained on")
+    include_context: bool = Field(True, description="append the raw passage as the last training sequence (SEAL)")
+
+
+class InnerSettings(Section):
+    """The inner loop: how an edit becomes an adapter. Every trained rung gets the same number of steps."""
+
+    steps: int = Field(16, ge=1, description="optimiser steps")
+    batch_size: int = Field(8, ge=1, description="sequences a step")
+    lr: float = Field(1e-2, gt=0)
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    schedule: Literal["linear", "constant"] = "linear"
+    seeds: Count = Field(
+        1,
+        description="inner loops per edit, each with its own seed; the reward is their mean. auto: one, and up to three for "
+        "edits that are too close to call (reward.pilot and reward.margin say how that is found out)",
+    )
+
+
+class GuardSettings(Section):
+    """Budgets; a round that goes over one is rolled back."""
+
+    anchors: int = Field(24, ge=1, description="anchor texts for KL, and closed-book questions for retention")
+    max_kl: float = Field(0.5, gt=0, description="KL(policy || base) per token on anchors, nats")
+    max_retention_drop: float = Field(0.1, gt=0, description="closed-book accuracy lost, absolute")
+    max_norm_ratio: float = Field(1.0, gt=0, description="largest ||dW|| / ||W|| of a module")
+    max_dev_drop: float = Field(0.15, gt=0, description="development accuracy lost against the best round so far")
+
+
+Rung = Literal[
+    "no_edit",
+    "passage_only",
+    "base_edits",
+    "base_self_qa",
+    "rounds",
+    "best_of_k",
+    "perfect_edits",
+    "rl_edits_base_learner",
+    "passage_only_rl_learner",
+    "in_context",
+]
+ALL_RUNGS: tuple[Rung, ...] = Rung.__args__  # type: ignore[attr-defined]
+
+
+class LadderSettings(Section):
+    """Which ways of preparing a model are compared, on the same held-out tasks."""
+
+    rungs: tuple[Rung, ...] = Field(ALL_RUNGS, description="those a data set cannot have are left out")
+    oracle_tasks: int = Field(4, ge=1, description="tasks of best_of_k")
+    middle_tasks: int = Field(
+        12, ge=1, description="tasks of the rounds before the last, and of the controls that take the RL model apart"
+    )
+    middle_rounds: tuple[int, ...] | Literal["all"] = Field(
+        "all", description="which of the rounds before the last get a rung, by number"
+    )
+    passage_lr_factors: tuple[float, ...] = Field(
+        (0.5, 1.0), description="multiples of inner.lr; the best on development is passage_only's"
+    )

@@ -1,0 +1,99 @@
+"""A local endpoint of the OpenAI kind that judges as a question's first word tells it to, and misbehaves where asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+MISBEHAVES = ("500", "prose")  # those that notes may ask for
+
+
+def completion(content: object) -> bytes:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+    made = {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    return json.dumps(made).encode()
+
+
+class JudgeServer(ThreadingHTTPServer):
+    """``asked`` counts requests by question; ``bodies`` holds what was sent."""
+
+    daemon_threads = True
+    request_queue_size = 64  # connections that wait to be taken
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self.lock = threading.Lock()
+        self.under_way = self.most_under_way = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that gave up waiting is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: JudgeServer
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        sent = json.loads(body["messages"][1]["content"])
+        question = sent.get("question") or sent["notes"]
+        with self.server.lock:
+            self.server.asked[question] += 1
+            self.server.bodies.append(body)
+            before = self.server.asked[question]
+            self.server.under_way += 1
+            self.server.most_under_way = max(self.server.under_way, self.server.most_under_way)
+        try:
+            first = question.split()[0] if question.split() else ""
+            self._misbehave("marks" if "notes" in sent and first not in MISBEHAVES else first, before, question)
+        finally:
+            with self.server.lock:
+                self.server.under_way -= 1
+
+    def _misbehave(self, how: str, times: int, question: str) -> None:
+        if how == "slow":
+            time.sleep(1.5)
+        if how in ("429", "500", "401", "400"):
+            return self._send(int(how), b'{"error": {"message": "no"}}')
+        if how == "429-once" and times == 1:
+            return self._send(429, b"{}")
+        if how == "prose-once" and times == 1:
+            return self._send(200, completion("Let me think about it."))
+        said = {"prose": "Yes, although one could also say no.", "no": "No.", "null": None, "list": ["yes"]}.get(
+            how, "yes"
+        )
+        reply = completion(said)
+        if how == "half":
+            return self._send(200, reply[: len(reply) // 2])
+        if how == "cut":  # the connection is lost in the middle
+            return self._send(200, reply[: len(reply) // 2], length=len(reply))
+        if how == "choiceless":
+            return self._send(
+                200, b'{"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": []}'
+            )
+        if how == "html":
+            return self._send(200, b"<html>busy: yes</html>", kind="text/html")
+        if how == "number":
+            return self._send(200, b"1")
+        self._send(200, reply)
+
+    def _send(self, status: int, body: bytes, length: int | None = None, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+        if length is not None:
+            self.close_connection = True

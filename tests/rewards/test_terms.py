@@ -1,0 +1,137 @@
+"""Rewards as weighted sums, and the grids that count as equal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfedit.config import make_settings
+from selfedit.engine.base import Engine
+from selfedit.errors import SettingsError
+from selfedit.evaluation.experiment import run_experiment
+from selfedit.rewards.graders import exact_match, grid_match, token_f1
+from selfedit.rewards.grading import Case, make_grader
+from selfedit.rewards.terms import Reward
+from selfedit.types import Answer, Probe, Task
+
+TASK = Task("t", "T", ("c",), (Probe("Where?", "the Red House"), Probe("Who?", "Ann", also=("Anna",))))
+NO_ENGINE = cast(Engine, None)
+
+
+def answers(first: str, second: str, right: tuple[bool, bool] = (False, True)) -> list[Answer]:
+    return [
+        Answer("Where?", "the Red House", first, right[0], -2.0),
+        Answer("Who?", "Ann", second, right[1], -1.0),
+    ]
+
+
+def reward(weights: dict[str, float], **fields: Any) -> Reward:
+    return Reward(NO_ENGINE, make_settings({"reward": {"weights": weights, **fields}}))
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["exact", "exact_match", "token_f1", "logprob", "tokens"]), st.floats(-2, 2), min_size=1
+    )
+)
+def test_a_reward_is_the_weighted_sum_of_its_terms(weights: dict[str, float]) -> None:
+    said = answers("red house", "Anna")
+    bank: Any = SimpleNamespace(trained_tokens=[7, 40])
+    worth = {
+        "exact": 0.5,  # as the grader of the run said
+        "exact_match": (exact_match("red house", ["the Red House"]) + exact_match("Anna", ["Ann", "Anna"])) / 2,
+        "token_f1": (token_f1("red house", ["the Red House"]) + 1) / 2,
+        "logprob": -1.5,
+        "tokens": 40.0,
+    }
+    value, problem = reward(weights)(TASK, said, bank, 1)
+    assert problem == ""
+    assert value == pytest.approx(sum(weight * worth[term] for term, weight in weights.items()))
+
+
+def test_without_weights_it_is_the_metric_alone_and_an_unedited_model_costs_no_tokens() -> None:
+    said = answers("red house", "Ann")
+    assert Reward(NO_ENGINE, make_settings({"reward": {"metric": "logprob"}}))(TASK, said, None, 0) == (-1.5, "")
+    assert reward({"tokens": -1.0})(TASK, said, None, 0) == (0.0, "")
+
+
+def test_a_term_that_fails_fails_the_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_terms.py").write_text("def bad(task, answers):\n    raise ValueError('no')\n")
+    monkeypatch.chdir(tmp_path)
+    failing = reward({"exact_match": 1.0, "custom": 0.1}, custom="own_terms:bad")
+    assert failing(TASK, answers("a", "b"), None, 0) == (None, "reward.custom raised ValueError: no")
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"weights": {"judge": 1.0}}, r"reward\.metric = 'judge'"),
+        ({"weights": {"custom": 1.0}}, r"needs reward\.custom"),
+        ({"weights": {"perplexity": 1.0}}, r"reward\.validation_text"),
+        ({"metric": "perplexity"}, r"reward\.validation_text"),
+        ({"weights": {"bleu": 1.0}}, r"weights"),
+        ({"weights": {"exact": "much"}}, r"weights"),
+    ],
+)
+def test_terms_that_cannot_be_had_are_settings_errors(fields: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(SettingsError, match=wanted):
+        make_settings({"reward": fields})
+
+
+def test_the_ladder_tells_accuracies_whatever_is_rewarded(fields: dict[str, Any], tmp_path: Path) -> None:
+    rungs = {"rungs": ["no_edit", "passage_only", "base_edits", "best_of_k"]}
+    how = {"reward": {"weights": {"logprob": 1.0, "tokens": -1.0}}, "ladder": fields["ladder"] | rungs}
+    summary = run_experiment(
+        make_settings(fields | how | {"algorithm": fields["algorithm"] | {"rank_by": ["reward"]}}), tmp_path / "run"
+    )
+    unedited, *trained = summary["ladder"]
+    assert unedited["reward"] > -100
+    for row in trained:
+        assert 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1
+        assert row["reward"] < unedited["reward"] - row["trained_tokens"] / 2  # each trained token costs 1
+    assert 0 <= summary["rounds"][0]["guards"]["dev_accuracy"] <= 1
+    assert summary["reliability"]["of"] == "reward"
+
+
+GRIDS = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=5), min_size=1, max_size=5)
+
+
+@given(GRIDS, GRIDS)
+def test_a_grid_is_its_rows_of_numbers_however_it_is_written(one: list[list[int]], other: list[list[int]]) -> None:
+    ways = [
+        json.dumps(one),
+        json.dumps(one, indent=1).replace("\n  ", " "),
+        "\n".join(" ".join(map(str, row)) for row in one),
+        "\n".join(", ".join(map(str, row)) for row in one) + "\n",
+        "[" + ",\n".join(json.dumps(row) for row in one) + "]",
+    ]
+    for way in ways:
+        assert grid_match(way, [json.dumps(one)])
+        assert grid_match(way, [json.dumps(other), ways[2]])
+        assert grid_match(way, [json.dumps(other)]) is (one == other)
+
+
+@pytest.mark.parametrize(
+    "said", ["", "[]", "one two", "1 2\n3 x", "The grid is 1 2", "1.5", "-1", "1 2;3 4", "[[1, 2], [3, 4]] done"]
+)
+def test_what_is_no_grid_matches_nothing(said: str) -> None:
+    assert not grid_match(said, ["1 2\n3 4"])
+
+
+def test_a_gold_that_is_no_grid_cannot_be_graded() -> None:
+    assert reward({"grid": 1.0})(TASK, answers("1", "2"), None, 0) == (
+        None,
+        "the gold answer 'the Red House' is no grid; give rows of numbers",
+    )
+    (verdict,) = make_grader(make_settings({"reward": {"metric": "grid"}}))([Case("?", ("Ann",), "1 2")])
+    assert (verdict.right, verdict.problem) == (None, "the gold answer 'Ann' is no grid; give rows of numbers")
+    with pytest.raises(ValueError, match="'Paris' is no grid"):
+        grid_match("1 2", ["Paris"])
+    with pytest.raises(ValueError, match="no gold"):
+        grid_match("1 2", [])
