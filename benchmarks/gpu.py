@@ -5,7 +5,7 @@
 Random weights in the shape of Qwen2.5-7B (nothing is downloaded) and random tokens: speed does not depend on what they say.
 An edit is the paper's: 7 implications and a passage, 10 epochs, batch 1, rank 32 on all linear modules, 5 probes. First a tiny
 model in fp32 shows that all sides compute the same; then they take turns on one model in bf16. Without CUDA it all runs at the
-tiny size, to see that it runs.
+tiny size in fp32, to see that it runs.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ TINY = {
 }
 
 
-def build(shape: dict[str, int], device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Qwen2ForCausalLM:
+def build(shape: dict[str, int], device: torch.device, dtype: torch.dtype) -> Qwen2ForCausalLM:
     """A model of random weights, made where it stays."""
     torch.manual_seed(0)
     config = Qwen2Config(**shape, tie_word_embeddings=False, eos_token_id=2, bos_token_id=1, pad_token_id=0)
@@ -174,17 +174,17 @@ def decoding(engine: TorchEngine, vocabulary: int, device: torch.device) -> floa
 def measure(device: torch.device, ks: Sequence[int], repeats: int) -> dict[str, Any]:
     """All numbers of one device; a K that does not fit into its memory ends their list."""
     cuda = device.type == "cuda"
-    shape, epochs = (SHAPE, PAPER_EPOCHS) if cuda else (TINY, 1)
+    shape, epochs, dtype = (SHAPE, PAPER_EPOCHS, torch.bfloat16) if cuda else (TINY, 1, torch.float32)
     errors, equal = agreement(device)
     say(f"in fp32: relative errors {errors}, answers equal {equal:.3f}")
-    model, tokenizer = build(shape, device), AutoTokenizer.from_pretrained(EMBEDDED)
+    model, tokenizer = build(shape, device, dtype), AutoTokenizer.from_pretrained(EMBEDDED)
     say(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f}B parameters; finding what fits")
     cases = [make_case(k, shape["vocab_size"], epochs) for k in range(max(ks))]
     engines = {k: TorchEngine(model, tokenizer, name="random", members_at_once=k) for k in sorted(ks)}
     peaks = fitting(engines, cases, device)
     raw = timed(model, {k: engines[k] for k in peaks}, cases, device, repeats)
     compared = quotients(raw, list(peaks), BASELINES_TIMED)
-    peak = matmul_peak(torch.bfloat16, 8192 if cuda else 512, device=device.type)
+    peak = matmul_peak(dtype, 8192 if cuda else 512, device=device.type)
     rows = {}
     for k, peak_gib in peaks.items():
         seconds = compared["seconds_per_edit"]["engine"][str(k)]

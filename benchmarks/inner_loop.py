@@ -3,7 +3,7 @@
     python -m benchmarks.inner_loop --json inner-loop.json
 
 The sides are those of `selfedit.engine.baselines`, measured in turns in one process on all cores, each in its fastest
-dtype. Ctrl-C keeps the rows that are done.
+dtype. Ctrl-C keeps the rows that are done; rows that the file has of other models and loops stay in it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import logging
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from selfedit.engine.loading import DTYPES, Dtype
 from selfedit.run import write_atomically
 
 from .machine import describe, forget_peak_memory, matmul_peak, peak_memory_gib
-from .sides import SETUPS, Setup, Sides, agreement, parameters, shortened
+from .sides import Setup, Sides, agreement, parameters, shortened
 from .turns import quotients, say, take_turns
 from .workload import LOOPS, MODELS, checkpoint, useful_flops
 
@@ -45,7 +46,7 @@ NOTES = (
 @dataclass(frozen=True)
 class Plan:
     """How much is measured. ``sequential``: edits that a baseline makes in one repetition; ``checked``: those compared;
-    ``tries``: how often each of ``setups`` is tried before the fastest is chosen.
+    ``tries``: how often each setup is tried before the fastest is chosen.
     """
 
     repeats: int = 5
@@ -53,11 +54,10 @@ class Plan:
     sequential: int = 1
     checked: int = 2
     tries: int = 2
-    setups: tuple[Setup, ...] = SETUPS
     max_steps: int | None = None
 
 
-QUICK = Plan(repeats=1, ks=(1, 2), checked=1, tries=1, setups=(SETUPS[0], SETUPS[-1]), max_steps=2)
+QUICK = Plan(repeats=1, ks=(1, 2), checked=1, tries=1, max_steps=2)
 
 
 def measure(source: Path, model: str, loop: str, plan: Plan) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def measure(source: Path, model: str, loop: str, plan: Plan) -> dict[str, Any]:
     memory = _engine_memory(sides, dtype, max(plan.ks))
     setups: dict[str, Setup] = {}
     for name in (*BASELINES, *(["seal_2048"] if sides.reaches_wide else [])):
-        setups[name], tried[name] = sides.best_setup(name, plan.setups, plan.tries)
+        setups[name], tried[name] = sides.best_setup(name, plan.tries)
     say(f"engine {dtype}, " + ", ".join(f"{name} {' '.join(setup)}" for name, setup in setups.items()))
     raw = _timed(sides, plan, dtype, setups)
     row = {"model": model, "loop": loop, "parameters": parameters(sides), "targets": sides.targets}
@@ -141,20 +141,33 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def run(models: Sequence[str], loops: Sequence[str], plan: Plan, file: Path) -> bool:
     """Measure every model with every loop; ``file`` is written after each row. False where Ctrl-C cut it short."""
-    made: dict[str, Any] = {"machine": describe(), "threads": torch.get_num_threads(), "notes": NOTES, "rows": []}
+    here = {"machine": describe(), "threads": torch.get_num_threads()}
+    asked = {(model, loop) for model in models for loop in loops}
+    kept = [row for row in _rows_of(file) if (row["model"], row["loop"]) not in asked]
+    done: list[dict[str, Any]] = []
     try:
         with tempfile.TemporaryDirectory() as directory:
             for model in models:
                 source = checkpoint(model, Path(directory))
                 for loop in loops:
-                    made["rows"].append(measure(source, model, loop, plan))
+                    done.append(here | {"date": time.strftime("%Y-%m-%d")} | measure(source, model, loop, plan))
+                    made = here | {"notes": NOTES, "rows": [*kept, *done]}
                     write_atomically(file, json.dumps(made, indent=1) + "\n")
     except KeyboardInterrupt:
-        say(f"stopped; {len(made['rows'])} finished rows are kept")
+        say(f"stopped; {len(done)} finished rows are kept")
         return False
     finally:
-        Console(width=150).print(table(made["rows"]))
+        Console(width=150).print(table(done))
     return True
+
+
+def _rows_of(file: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier measurement, each with the machine it was made on; none where there is no such file."""
+    if not file.exists():
+        return []
+    made = json.loads(file.read_text(encoding="utf-8"))
+    of_all = {key: made[key] for key in ("machine", "threads")}
+    return [of_all | row for row in made["rows"]]
 
 
 def _count(text: str) -> int:

@@ -43,7 +43,7 @@ from selfedit.tasks.world.source import draw_tasks
 from selfedit.types import Task, Update
 
 from .machine import describe
-from .sides import SETUPS, Setup
+from .sides import Setup, setups
 from .turns import say
 
 RESCORING_SEEDS = 3
@@ -105,9 +105,9 @@ class Trainer:
 
     def __init__(self, search: Search) -> None:
         self._search = search
-        for setup in SETUPS:
+        for setup in setups():
             self._timed(setup, 0, steps=1)  # imports and first uses
-        self.setup = min(SETUPS, key=lambda setup: min(self._timed(setup, 0, steps=4) for _ in range(2)))
+        self.setup = min(setups(), key=lambda setup: min(self._timed(setup, 0, steps=4) for _ in range(2)))
         self.seconds: list[float] = []
 
     def run(self, loops: int) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+
+import torch
 
 from selfedit.config import make_settings
 from selfedit.engine.base import AdapterBank
 from selfedit.engine.baselines import Baseline, Edited, Padding, run_baseline
-from selfedit.engine.loading import DTYPES, Dtype
+from selfedit.engine.loading import DTYPES, Dtype, has_bf16_units
 from selfedit.engine.lora import initial_adapter
 from selfedit.engine.reference import distance, load_base, peft_fit
 from selfedit.engine.targets import find_layout
@@ -22,8 +24,19 @@ from .workload import MAX_NEW_TOKENS, Case, draw_cases, targets_of
 
 Setup = tuple[Dtype, str]  # dtype and attention
 WIDE = 2048
-# A baseline computes in whichever of these is its fastest; the engine chooses its attention itself.
-SETUPS: tuple[Setup, ...] = (("fp32", "sdpa"), ("fp32", "eager"), ("bf16", "sdpa"), ("bf16", "eager"))
+
+
+def setups() -> tuple[Setup, ...]:
+    """A baseline computes in whichever of these is its fastest; the engine chooses its attention itself.
+
+    bf16 is left out where the processor has no matrix units for it: it is an order of magnitude slower there.
+    """
+    return tuple((dtype, attention) for dtype in dtypes() for attention in ("sdpa", "eager"))
+
+
+def dtypes() -> tuple[Dtype, ...]:
+    """Those worth trying on this processor."""
+    return ("fp32", "bf16") if has_bf16_units(torch.device("cpu")) else ("fp32",)
 
 
 class Sides:
@@ -93,17 +106,17 @@ class Sides:
 
     def best_engine_dtype(self, k: int, tries: int) -> tuple[Dtype, dict[str, float]]:
         """The engine's faster dtype at ``k`` edits at once, and the best of ``tries`` seconds of each, on a short training."""
-        cases, dtypes = shortened(self.cases[:k]), cast(tuple[Dtype, ...], tuple(DTYPES))
-        tried = {dtype: min(self.engine_seconds(dtype, cases) for _ in range(tries)) for dtype in dtypes}
-        return min(dtypes, key=tried.__getitem__), {str(dtype): seconds for dtype, seconds in tried.items()}
+        cases = shortened(self.cases[:k])
+        tried = {dtype: min(self.engine_seconds(dtype, cases) for _ in range(tries)) for dtype in dtypes()}
+        return min(dtypes(), key=tried.__getitem__), {str(dtype): seconds for dtype, seconds in tried.items()}
 
-    def best_setup(self, name: str, setups: Sequence[Setup], tries: int) -> tuple[Setup, dict[str, float]]:
+    def best_setup(self, name: str, tries: int) -> tuple[Setup, dict[str, float]]:
         """A baseline's fastest dtype and attention, and the best of ``tries`` seconds of each, on a short training."""
-        wide = name == "seal_2048"
+        wide, possible = name == "seal_2048", setups()
         if wide:  # explicit attention over 2 048 tokens would keep gigabytes of scores
-            setups, tries = list(dict.fromkeys((dtype, "sdpa") for dtype, _ in setups)), 1
+            possible, tries = tuple((dtype, "sdpa") for dtype in dtypes()), 1
         cases = shortened(self.cases[:1], 1 if wide else None)
-        tried = {s: min(self.baseline_seconds(name, s, cases) for _ in range(tries)) for s in setups}
+        tried = {s: min(self.baseline_seconds(name, s, cases) for _ in range(tries)) for s in possible}
         return min(tried, key=tried.__getitem__), {" ".join(setup): seconds for setup, seconds in tried.items()}
 
 
@@ -117,7 +130,7 @@ def agreement(sides: Sides, n: int) -> tuple[dict[str, float], float]:
     greedy answers that all sides give alike.
     """
     cases = [Case(replace(case.update, lr=1e-3), case.prompts) for case in sides.cases[:n]]
-    engine, setup = sides.engine("fp32"), SETUPS[0]
+    engine, setup = sides.engine("fp32"), setups()[0]
     bank, answers = sides.edit_many("fp32", cases)
     errors: dict[str, float] = {"trainer": 0.0, "lean": 0.0, "engine": 0.0}
     equal = asked = 0

@@ -27,7 +27,7 @@ def main() -> None:
             "rounds": 3,
             "tasks": {"source": "world", "families": ["e1"], "per_round": 12, "evaluation": 60},
             "edits": {"form": "implications", "per_task": 8},
-            "inner": {"steps": 16, "batch_size": 8, "lr": 1e-2, "rank": 16},
+            "inner": {"steps": 12, "batch_size": 8, "lr": 2e-2, "rank": 16},
         }
     )
     summary = run_experiment(settings, Path("runs/example-demo"), show)

@@ -59,7 +59,7 @@ def test_the_first_number_of_edits_that_does_not_fit_ends_the_list(monkeypatch: 
             engine._limit.lower(len(cases), 1, "CUDA out of memory")
 
     monkeypatch.setattr(gpu, "edit_many", limited)
-    model = gpu.build(gpu.TINY, CPU)
+    model = gpu.build(gpu.TINY, CPU, torch.float32)
     tokenizer = gpu.AutoTokenizer.from_pretrained(gpu.EMBEDDED)
     engines = {k: TorchEngine(model, tokenizer, members_at_once=k) for k in (1, 2, 4, 8)}
     cases = [gpu.make_case(k, 64, 1) for k in range(8)]

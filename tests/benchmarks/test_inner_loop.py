@@ -27,6 +27,8 @@ KEYS = {
 
 def test_it_measures_a_tiny_model_and_its_ratios_are_quotients(tmp_path: Path) -> None:
     file = tmp_path / "made.json"
+    elsewhere = {"machine": "another", "threads": 64, "rows": [{"model": "embedded", "loop": "paper"}]}
+    file.write_text(json.dumps(elsewhere))
     command = [sys.executable, "-m", "benchmarks.inner_loop", "--quick", "--loops", "paper", "--json", str(file)]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
@@ -35,7 +37,9 @@ def test_it_measures_a_tiny_model_and_its_ratios_are_quotients(tmp_path: Path) -
     made = json.loads(file.read_text())
     assert made["machine"]
     assert made["threads"] == 1
-    (row,) = made["rows"]
+    kept, row = made["rows"]
+    assert kept == {"model": "embedded", "loop": "paper", "machine": "another", "threads": 64}
+    assert (row["machine"], row["threads"]) == (made["machine"], 1)
     assert row.keys() >= KEYS
     assert (row["model"], row["loop"]) == ("tiny", "paper")
     seconds = row["seconds_per_edit"]

@@ -103,7 +103,7 @@ class Settings(Section):
         """The modules that adapters change."""
         if self.model.targets != "auto":
             return self.model.targets
-        return "gate_proj,up_proj,down_proj" if self.model.path == "embedded" else "all-linear"
+        return "gate_proj,up_proj,down_proj@3:" if self.model.path == "embedded" else "all-linear"
 
     @property
     def templates(self) -> Templates:

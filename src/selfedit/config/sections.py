@@ -48,7 +48,7 @@ class ModelSettings(Section):
         "auto",
         description="modules that adapters change: all-linear, paper (q and v), or comma-separated suffixes, each also in some "
         "layers only (all-linear@4: without the first four, paper@-2: in the last two); auto: all-linear, and for the "
-        "embedded base its feed-forward matrices, where new facts interfere least",
+        "embedded base the feed-forward matrices of its upper half, where new facts interfere least (LOG.md)",
     )
     memory_gib: Annotated[float, Field(gt=0)] | Auto = Field(
         "auto",
@@ -107,9 +107,9 @@ class EditSettings(Section):
 class InnerSettings(Section):
     """The inner loop: how an edit becomes an adapter. Every trained rung gets the same number of steps."""
 
-    steps: int = Field(16, ge=1, description="optimiser steps")
+    steps: int = Field(12, ge=1, description="optimiser steps")
     batch_size: int = Field(8, ge=1, description="sequences a step")
-    lr: float = Field(1e-2, gt=0)
+    lr: float = Field(2e-2, gt=0)
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     schedule: Literal["linear", "constant"] = "linear"
