@@ -30,8 +30,10 @@ class Verdict:
 Grader = Callable[[Sequence[Case]], list[Verdict]]
 
 
-def make_grader(settings: Settings) -> Grader:
+def make_grader(settings: Settings, purse: str = "") -> Grader:
     """The grader that these settings ask for. Rewards that do not grade (log-likelihoods) take SQuAD's exact match for reports.
+
+    ``purse``: whose budget a judge spends (`judge.Judge`).
 
     Raises:
         SettingsError: the judge's client is not installed, or its cache can't be opened.
@@ -39,7 +41,7 @@ def make_grader(settings: Settings) -> Grader:
     if settings.reward.metric == "judge":
         from .judge import Judge
 
-        return Judge(settings.reward.judge, purse=settings.sha256()).grade
+        return Judge(settings.reward.judge, purse).grade
     rule = RULES.get(settings.reward.metric, RULES["exact_match"])
     return lambda cases: [_by_rule(rule, case) for case in cases]
 
