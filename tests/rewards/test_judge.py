@@ -307,18 +307,42 @@ def test_gold_answers_go_through_the_judge_before_a_run(
     )
     assert main(["run", str(file), "--check-grader", "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr()
-    assert "The grader calls 11 of 22 gold answers right" in said.out
+    assert "The grader (judge) calls 16 of 32 gold answers right" in said.out
     assert "not called right: no" in said.out
+    assert "judge calls only 16 of 32 gold answers right" in said.err
     assert "mend [reward]" in said.err
     assert not (tmp_path / "run").exists()
 
 
+KNOWN = [Task("t", "T", ("c",), tuple(Probe(f"yes {i}?", f"answer {i}", also=("Anna",)) for i in range(4)))]
+
+
 def test_a_grader_that_knows_gold_answers_passes() -> None:
-    tasks = [Task("t", "T", ("c",), (Probe("Where?", "Lyon"), Probe("Who?", "Ann", also=("Anna",))))]
-    found = check_grader(make_settings({"reward": {"metric": "exact_match"}}), tasks)
-    assert (found.n, found.golds_right, found.others_right, found.ungraded, found.passed) == (2, 2, 0, 0, True)
+    (found,) = check_grader(make_settings({"reward": {"metric": "exact_match"}}), KNOWN)
+    assert (found.n, found.golds_right, found.others_right, found.ungraded, found.problem) == (4, 4, 0, 0, "")
+    weights = {"weights": {"exact": 1.0, "grid": 1.0}}
+    exact, grid = check_grader(make_settings({"reward": weights}), KNOWN)
+    assert (exact.of, exact.problem) == ("exact", "")
+    assert grid.problem == "grid calls only 0 of 4 gold answers right"
     with pytest.raises(GraderError, match="no questions"):
         check_grader(make_settings({}), [])
+
+
+@pytest.mark.parametrize(
+    ("always", "problem"),
+    [
+        ("yes", "judge calls 4 of 4 answers right that belong to other questions"),
+        ("no", "judge calls only 0 of 4 gold answers right"),
+        ("prose", "judge calls only 0 of 4 gold answers right"),
+    ],
+)
+def test_a_judge_that_always_says_the_same_fails_the_check(
+    always: str, problem: str, server: JudgeServer, tmp_path: Path
+) -> None:
+    server.always = always
+    judge = {"model": "m", "url": server.url, "retries": 0, "cache": str(tmp_path / "judge.db")}
+    (found,) = check_grader(make_settings({"reward": {"metric": "judge", "judge": judge}}), KNOWN)
+    assert found.problem == problem
 
 
 def test_a_judge_that_goes_down_before_the_ladder_leaves_nothing_behind(

@@ -105,3 +105,9 @@ def test_a_judges_marks_rank_and_their_failures_leave_an_edit_in(short: dict[str
 def test_a_rubric_needs_a_judge() -> None:
     with pytest.raises(SettingsError, match=r"proxy = 'rubric' needs reward\.judge\.model"):
         make_settings({"reward": {"proxy": "rubric"}})
+
+
+@pytest.mark.parametrize("name", ["reinforce", "grpo", "ppo"])
+def test_policy_gradients_refuse_a_selection_of_their_edits(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} would learn from them as if"):
+        make_settings({"reward": {"proxy": "in_context"}, "algorithm": {"name": name}})

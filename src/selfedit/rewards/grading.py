@@ -42,11 +42,16 @@ def make_grader(settings: Settings, purse: str = "") -> Grader:
         from .judge import Judge
 
         return Judge(settings.reward.judge, purse).grade
-    rule = RULES.get(settings.reward.metric, RULES["exact_match"])
-    return lambda cases: [_by_rule(rule, case) for case in cases]
+    return by_rule(settings.reward.metric)
 
 
-def _by_rule(rule: Callable[[Case], bool], case: Case) -> Verdict:
+def by_rule(name: str) -> Grader:
+    """The grader of one of `RULES`; SQuAD's exact match for any other name."""
+    rule = RULES.get(name, RULES["exact_match"])
+    return lambda cases: [_verdict(rule, case) for case in cases]
+
+
+def _verdict(rule: Callable[[Case], bool], case: Case) -> Verdict:
     try:
         return Verdict(rule(case))
     except ValueError as error:  # a gold that the rule can't compare with
