@@ -82,7 +82,11 @@ def _announce_round(work: Work, round: int, n_tasks: int) -> None:
 
 
 def _shares(edits: list[Edit], judged: list[Judged], outcomes: list[Outcome], selected: int) -> dict[str, Any]:
-    """Mean reward over usable edits, however many seeds each had, and the shares of usable ones and of those learned from."""
+    """Mean reward over usable edits, however many seeds each had, and the shares of usable ones and of those learned from.
+
+    Shares are of ``n_edits``, those that were tried and of which something is known; ``n_screened`` were not tried (a proxy
+    left them out), ``n_ungraded`` could not be graded.
+    """
     rewards = [item.reward for item in judged if item.reward is not None]
     gains = [item.gain for item in judged if item.gain is not None]
     tried = {outcome.edit_id for outcome in outcomes}

@@ -363,6 +363,24 @@ def test_a_judge_that_goes_down_before_the_ladder_leaves_nothing_behind(
     assert questions <= {"500"}  # no other one was lost
 
 
+def test_a_spent_budget_stops_a_run_that_goes_on_with_a_larger_one_and_is_no_other_runs(
+    judged_run: dict[str, Any], server: JudgeServer, tmp_path: Path
+) -> None:
+    def run(budget: int, out: str) -> dict[str, Any]:
+        reward = judged_run["reward"]
+        judge = reward["judge"] | {"budget": budget, "at_once": 1}
+        return run_experiment(make_settings(judged_run | {"reward": reward | {"judge": judge}}), tmp_path / out)
+
+    paid = []
+    for out in ("run", "run", "other"):
+        with pytest.raises(GraderError, match="budget of 3 questions is spent"):
+            run(3, out)
+        paid.append(server.asked.total() - server.asked["What is the capital of France?"])
+    assert paid[:2] == [3, 3]
+    assert paid[2] > 3  # the other one has what the first one paid for, and goes on
+    assert run(10_000, "run")["ladder"][0]["accuracy"] == 0.5
+
+
 @pytest.mark.parametrize("how", ["prose", "400"])
 def test_questions_that_cannot_be_graded_stop_no_run_and_leave_missing_values(
     how: str, judged_run: dict[str, Any], tasks_file: Path, server: JudgeServer, tmp_path: Path
