@@ -24,6 +24,7 @@ from selfedit.evaluation.experiment import run_experiment
 from selfedit.rewards.check import check_grader
 from selfedit.rewards.grading import Case, Verdict
 from selfedit.rewards.judge import Judge, Reply, read_marks, read_verdict
+from selfedit.tasks.source import FileSource
 from selfedit.types import Completion, Edit, Outcome, Probe, Task
 
 MISBEHAVIOUR = ["slow", "prose", "429", "500", "400", "403", "404", "half", "cut", "choiceless", "null", "list", "html"]
@@ -296,8 +297,13 @@ def test_a_judge_that_is_down_stops_the_run_which_goes_on_when_it_is_back(
 
 
 def test_gold_answers_go_through_the_judge_before_a_run(
-    judged_run: dict[str, Any], server: JudgeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    judged_run: dict[str, Any],
+    server: JudgeServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(FileSource, "evaluation", lambda self: pytest.fail("the ladder's tasks are for the ladder"))
     judge = judged_run["reward"]["judge"]
     file = tmp_path / "run.toml"
     file.write_text(
@@ -343,6 +349,12 @@ def test_a_judge_that_always_says_the_same_fails_the_check(
     judge = {"model": "m", "url": server.url, "retries": 0, "cache": str(tmp_path / "judge.db")}
     (found,) = check_grader(make_settings({"reward": {"metric": "judge", "judge": judge}}), KNOWN)
     assert found.problem == problem
+
+
+def test_the_check_asks_no_more_than_a_budget_allows(server: JudgeServer, tmp_path: Path) -> None:
+    judge = {"model": "m", "url": server.url, "cache": str(tmp_path / "judge.db"), "budget": 5}
+    (found,) = check_grader(make_settings({"reward": {"metric": "judge", "judge": judge}}), KNOWN)
+    assert (found.n, server.asked.total()) == (2, 4)
 
 
 def test_a_judge_that_goes_down_before_the_ladder_leaves_nothing_behind(

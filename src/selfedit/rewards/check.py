@@ -56,15 +56,17 @@ class GraderCheck:
 
 def check_grader(settings: Settings, tasks: Sequence[Task]) -> list[GraderCheck]:
     """Put gold answers, and answers to other questions, through whatever grades texts in a run: the grader of its metric, the
-    rules among the reward's terms and, a task at a time, the user's own reward. Asks a judge at most 2 * MOST questions.
+    rules among the reward's terms and, a task at a time, the user's own reward. A judge is asked at most 2 * MOST
+    questions, and no more than its budget; a run's own budget is not touched.
 
     Raises:
         GraderError: the judge refuses, or there is nothing to check with.
     """
-    probes = [probe for task in tasks for probe in task.probes][:MOST]
+    reward = settings.reward
+    most = min(MOST, max(1, reward.judge.budget // 2)) if reward.metric == "judge" else MOST
+    probes = [probe for task in tasks for probe in task.probes][:most]
     if not probes:
         raise GraderError("there are no questions to check the grader with; give tasks with questions")
-    reward = settings.reward
     checks = [_check(reward.metric, make_grader(settings), probes)]
     checks += [_check(term, by_rule(term), probes) for term in reward.terms if term in RULES and term != reward.metric]
     if "custom" in reward.terms:
