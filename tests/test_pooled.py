@@ -41,7 +41,7 @@ def test_means_are_over_seeds_and_differences_over_the_tasks_that_both_rungs_hav
     (pair,) = pooled["paired"]
     assert pair["difference"] == pytest.approx(0.2)
     assert (pair["low"], pair["high"]) == pytest.approx((0.1, 0.3))  # the seeds' own, as tasks do not differ
-    assert pair["by_seed"] == [0.1, 0.3]
+    assert pair["by_seed"] == pytest.approx([0.1, 0.3])
     assert pooled["share_of_possible"]["mean"] == pytest.approx(0.5)
     assert [row["seed"] for row in pooled["seeds"]] == [1, 2]
     assert "seed" not in pooled["settings"]
@@ -77,3 +77,47 @@ def test_a_single_run_keeps_its_own_numbers():
     one = summary(3, 0.2)
     pooled = pool([copy.deepcopy(one)])
     assert [row["accuracy"] for row in pooled["ladder"]] == pytest.approx([0.2, 0.425, 0.625])
+
+
+def test_tasks_that_could_not_be_graded_are_left_out_of_pairs_and_ratios_by_name():
+    one, other = summary(1, 0.1), summary(2, 0.3)
+    del one["per_task"]["round_1"]["1-0"]  # each rung has lost another task: equal counts, unequal tasks
+    one["per_task"]["base_edits"]["1-9"] = 0.5
+    one["per_task"]["perfect_edits"]["1-0"] = 100.0
+    other["per_task"]["perfect_edits"].pop("2-3")
+    one["ladder"][1]["ungraded_tasks"] = 1
+    pooled = pool([one, other])
+    assert pooled["share_of_possible"]["mean"] == pytest.approx((0.85 / 9 + 0.3) / (1.75 / 9 + 0.6))
+    ladder = {row["rung"]: row for row in pooled["ladder"]}
+    assert ladder["round_1"]["ungraded_tasks"] == 1
+    (pair,) = pooled["paired"]
+    assert pair["by_seed"] == pytest.approx([0.85 / 9, 0.3])
+
+
+def test_a_seed_that_could_grade_nothing_of_a_rung_is_missing_and_counted():
+    one, other = summary(1, 0.1), summary(2, 0.3)
+    one["per_task"]["base_edits"] = {}
+    one["paired"] = []
+    pooled = pool([one, other])
+    (pair,) = pooled["paired"]
+    assert (pair["difference"], pair["by_seed"]) == (pytest.approx(0.3), [None, pytest.approx(0.3)])
+    ladder = {row["rung"]: row for row in pooled["ladder"]}
+    assert (ladder["base_edits"]["n_seeds"], ladder["round_1"]["n_seeds"]) == (1, 2)
+    other["per_task"]["base_edits"] = {}
+    other["paired"] = []
+    nothing = pool([one, other])
+    assert (nothing["paired"], nothing["share_of_possible"]) == ([], None)
+    assert nothing["ladder"][0]["accuracy"] is None
+
+
+def test_a_judge_may_be_reached_in_another_way_and_may_not_be_another():
+    one, other = summary(1, 0.1), summary(2, 0.1)
+    judge = {"model": "m", "url": "http://one/v1", "budget": 5}
+    one["settings"] = make_settings({"seed": 1, "reward": {"judge": judge}}).model_dump(mode="json")
+    moved = judge | {"url": "http://two/v1", "budget": 6}
+    other["settings"] = make_settings({"seed": 2, "reward": {"judge": moved}}).model_dump(mode="json")
+    assert pool([one, other])["ladder"]
+    another = make_settings({"seed": 2, "reward": {"judge": judge | {"model": "n"}}})
+    other["settings"] = another.model_dump(mode="json")
+    with pytest.raises(RunError, match=r"reward\.judge\.model"):
+        pool([one, other])

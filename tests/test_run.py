@@ -31,6 +31,14 @@ def test_a_chunk_is_computed_once_and_read_back_equal(tmp_path):
     assert len(calls) == 1
 
 
+def test_a_run_keeps_a_name_that_no_other_has(tmp_path):
+    names = []
+    for directory in ("r", "r", "other"):
+        with open_run(tmp_path / directory, SETTINGS) as run:
+            names.append(run.id)
+    assert names[0] == names[1] != names[2]
+
+
 def test_a_chunk_that_fails_is_not_committed(tmp_path):
     with open_run(tmp_path / "r", SETTINGS) as run:
         with pytest.raises(ZeroDivisionError):

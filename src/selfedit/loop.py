@@ -12,6 +12,7 @@ from typing import Any
 
 from .algorithms.base import Judged, State, judge
 from .engine.base import Adapter
+from .guards.budget import best_of
 from .rewards.reliability import measure, values_of
 from .rewards.seeds import edits_tried, most_trials
 from .run import replace_directory
@@ -36,15 +37,11 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
     """Run every round of reinforcement learning; a round that breaks a budget is rolled back."""
     run, settings = work.run, work.settings
     dev, known = source.dev(), source.known(settings.guards.anchors)
-    _announce(
-        work,
-        "look-0",
-        "Looking at the base: what it writes, and what its edits are worth on development tasks",
-        total=2 * len(dev),
-    )
+    told = "Looking at the base: what it writes, and what its edits are worth on development tasks"
+    run.emit("stage", name="look-0", text=told, total=2 * len(dev))
     base, styles = work.look(0, None, dev, known)
-    best_dev = base.dev_accuracy
-    trained = Trained([None], [{"round": 0, "style_shares": styles, "guards": vars(base), "verdict": "base"}])
+    best = base
+    trained = Trained([None], [{"round": 0, "style_shares": styles, "guards": base.row(), "verdict": "base"}])
     policy: Adapter | None = None
     state: State = {}
     for round in run.rounds():
@@ -55,13 +52,12 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
         outcomes = work.rewards(key, policy, edits, tasks)
         judged = judge(edits, outcomes)
         made = work.improve(round, policy, judged, state)
-        _announce(
-            work, f"look-{round}", f"Round {round}: learned from the edits; checking the new policy", total=2 * len(dev)
-        )
+        told = f"Round {round}: learned from the edits; checking the new policy"
+        run.emit("stage", name=f"look-{round}", text=told, total=2 * len(dev))
         figures, styles = work.look(round, made.policy, dev, known)
-        decision = work.settle(round, figures, base, best_dev, changed=made.policy is not policy)
+        decision = work.settle(round, figures, base, best, changed=made.policy is not policy)
         if decision["verdict"] == "accepted":
-            policy, state, best_dev = made.policy, made.state, max(best_dev, figures.dev_accuracy)
+            policy, state, best = made.policy, made.state, best_of(best, figures)
         if policy is not None:
             replace_directory(run.directory / "policy" / key, policy.save)
         ranked_by = settings.algorithm.rank_by[0]
@@ -76,21 +72,21 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
     return trained
 
 
-def _announce(work: Work, key: str, text: str, total: int) -> None:
-    """Say what is about to happen, and how much of it: edits to write and inner loops to run."""
-    work.run.emit("stage", name=key, text=text, total=total)
-
-
 def _announce_round(work: Work, round: int, n_tasks: int) -> None:
     settings = work.settings
     n = n_tasks * settings.edits.per_task
     which = "each" if settings.reward.proxy == "none" else "the most promising"
     text = f"Round {round}: {n} self-edits for {n_tasks} new passages, {which} tried and undone"
-    _announce(work, f"round-{round}", text, n + most_trials(settings, edits_tried(settings, n_tasks)))
+    total = n + most_trials(settings, edits_tried(settings, n_tasks))
+    work.run.emit("stage", name=f"round-{round}", text=text, total=total)
 
 
 def _shares(edits: list[Edit], judged: list[Judged], outcomes: list[Outcome], selected: int) -> dict[str, Any]:
-    """Mean reward over usable edits, however many seeds each had, and the shares of usable ones and of those learned from."""
+    """Mean reward over usable edits, however many seeds each had, and the shares of usable ones and of those learned from.
+
+    Shares are of ``n_edits``, those that were tried and of which something is known; ``n_screened`` were not tried (a proxy
+    left them out), ``n_ungraded`` could not be graded.
+    """
     rewards = [item.reward for item in judged if item.reward is not None]
     gains = [item.gain for item in judged if item.gain is not None]
     tried = {outcome.edit_id for outcome in outcomes}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import sqlite3
 import time
@@ -118,6 +119,12 @@ class Run:
         # What was just computed and what a resumed run reads must be the same object (tuples become lists, keys strings).
         result: dict[str, Any] = json.loads(data)
         return result
+
+    @property
+    def id(self) -> str:
+        """A name that this run alone has, wherever its directory is: what is spent on it is counted by it."""
+        self._db.execute("insert or ignore into meta values ('id', ?)", (secrets.token_hex(8),))
+        return str(self._db.execute("select value from meta where name = 'id'").fetchone()[0])
 
     @property
     def why(self) -> str:

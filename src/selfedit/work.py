@@ -21,7 +21,7 @@ from .edits.text import ParsedEdit, edit_lines
 from .engine.base import Adapter, Engine
 from .guards.budget import Figures, anchor_sequences, as_row, measure, over_budget
 from .policy.text import TextPolicy
-from .rewards.outcomes import Rewarder, Trial, Worth, mean_of_graded, parse_edit
+from .rewards.outcomes import Rewarder, Trial, Worth, parse_edit
 from .rewards.proxy import make_proxy, to_be_tried
 from .rewards.seeds import MOST, close_edits, first_seeds, pilot_edits
 from .run import Run, replace_directory
@@ -41,8 +41,8 @@ class Work:
     def __init__(self, run: Run, engine: Engine, style_of: Callable[[str], str]) -> None:
         self.run, self.engine, self.style_of = run, engine, style_of
         self.settings: Settings = run.settings
-        self.rewarder = Rewarder(engine, self.settings)
-        self.proxy = make_proxy(self.rewarder, self.settings)
+        self.rewarder = Rewarder(engine, self.settings, run.id)
+        self.proxy = make_proxy(self.rewarder, self.settings, run.id)
         self.algorithm = make_algorithm(engine, self.settings.algorithm)
         self._follow_memory()
 
@@ -157,15 +157,15 @@ class Work:
         self, key: str, learner: Adapter | None, edits: Sequence[Edit], tasks: Sequence[Task]
     ) -> Sequence[Edit]:
         """The edits that the proxy leaves to be tried: all of them where there is none."""
-        if self.proxy is None:
+        proxy = self.proxy
+        if proxy is None:
             return edits
         by_id = {task.id: task for task in tasks}
         usable = [edit for edit in edits if not self.parsed(edit, by_id[edit.task_id]).reason]
 
         def compute() -> dict[str, Any]:
             self.engine.mount(learner)
-            values = self.proxy(usable, by_id) if self.proxy else []
-            return {"proxy": [[e.id, *value] for e, value in zip(usable, values, strict=True)]}
+            return {"proxy": [[e.id, *value] for e, value in zip(usable, proxy(usable, by_id), strict=True)]}
 
         rows = self.run.once(f"{key}/proxy", compute, self._round(key))["proxy"]
         return to_be_tried(edits, {edit_id: value for edit_id, value, _ in rows}, self.settings.reward.proxy_keep)
@@ -214,7 +214,7 @@ class Work:
         edits = self.edits(key, adapter, dev, 1)
         outcomes = self.outcomes(key, adapter, self.trials(key, edits, dev, [0]), before)
         after = [self.rewarder.after(*row) for row in zip(dev, outcomes, before, strict=True)]
-        accuracy = mean_of_graded([worth.accuracy for worth in after])
+        accuracy = {t.id: w.accuracy for t, w in zip(dev, after, strict=True) if w.accuracy is not None}
 
         def compute() -> dict[str, Any]:
             anchors = anchor_sequences(self.engine, [task.text for task in dev[: self.settings.guards.anchors]])
@@ -230,11 +230,11 @@ class Work:
         total = sum(counts.values())
         return {style: n / total for style, n in sorted(counts.items())}
 
-    def settle(self, round: int, candidate: Figures, base: Figures, best_dev: float, changed: bool) -> dict[str, Any]:
+    def settle(self, round: int, candidate: Figures, base: Figures, best: Figures, changed: bool) -> dict[str, Any]:
         """Accept the round's policy or roll it back, with reasons."""
 
         def decide() -> dict[str, Any]:
-            reasons = over_budget(candidate, base, best_dev, self.settings.guards)
+            reasons = over_budget(candidate, base, best, self.settings.guards)
             verdict = "rolled_back" if reasons else "accepted" if changed else "unchanged"
             return {"verdict": verdict, "reasons": reasons, "guards": as_row(candidate, self.settings.guards)}
 

@@ -49,7 +49,7 @@ def test_rounding_is_no_gain() -> None:
 
 def test_an_edit_counts_once_in_a_rounds_means_however_many_seeds_it_had() -> None:
     outcomes = outcomes_of([[1.0, 0.8, 0.9], [0.1], [None]])
-    shares = _shares(judge(EDITS, outcomes), outcomes, selected=1)
+    shares = _shares(EDITS, judge(EDITS, outcomes), outcomes, selected=1)
     assert shares["mean_reward"] == shares["mean_gain"] == pytest.approx(0.5)
     assert (shares["valid_share"], shares["selected_share"]) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
     assert (shares["failures"], shares["n_edits"]) == (["it diverged"], 3)

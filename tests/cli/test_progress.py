@@ -119,6 +119,21 @@ def test_a_run_that_was_finished_before_shows_its_passage_too() -> None:
     assert "3 of 4 right" in text
 
 
+def test_notes_that_nothing_is_known_of_are_told() -> None:
+    text = shown([("round", {**round_row(1), "n_ungraded": 3, "n_screened": 80})], width=200)
+    assert "(3 notes could not be graded, 80 notes not tried)" in text
+    assert "graded" not in shown([("round", {**round_row(1), "n_ungraded": 0, "n_screened": 0})], width=200)
+
+
+def test_an_edit_is_shown_with_its_own_passage() -> None:
+    """The first passage's answers could not be graded: the summary's example is about another one."""
+    text = shown(
+        [("passage", {"context": "Another passage."}), ("done", {"summary": full_summary(), "directory": "x"})]
+    )
+    assert text.count("One passage, followed through") == 2
+    assert text.index("What it wrote about that passage") > text.rindex("One passage, followed through")
+
+
 def test_json_is_one_strict_object_a_line() -> None:
     stream = StringIO()
     with JsonView(stream) as view:

@@ -19,7 +19,7 @@ def completion(content: object) -> bytes:
 
 
 class JudgeServer(ThreadingHTTPServer):
-    """``asked`` counts requests by question; ``bodies`` holds what was sent."""
+    """``asked`` counts requests by question; ``bodies`` and ``keys`` hold what was sent. ``always``: how it treats them all."""
 
     daemon_threads = True
     request_queue_size = 64  # connections that wait to be taken
@@ -28,6 +28,8 @@ class JudgeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
+        self.always = ""
         self.lock = threading.Lock()
         self.under_way = self.most_under_way = 0
 
@@ -52,12 +54,14 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.asked[question] += 1
             self.server.bodies.append(body)
+            self.server.keys.add(self.headers["Authorization"])
             before = self.server.asked[question]
             self.server.under_way += 1
             self.server.most_under_way = max(self.server.under_way, self.server.most_under_way)
         try:
             first = question.split()[0] if question.split() else ""
-            self._misbehave("marks" if "notes" in sent and first not in MISBEHAVES else first, before, question)
+            how = "marks" if "notes" in sent and first not in MISBEHAVES else first
+            self._misbehave(self.server.always or how, before, question)
         finally:
             with self.server.lock:
                 self.server.under_way -= 1
@@ -65,16 +69,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _misbehave(self, how: str, times: int, question: str) -> None:
         if how == "slow":
             time.sleep(1.5)
-        if how in ("429", "500", "401", "400"):
+        if how in ("429", "500", "401", "400", "403", "404"):
             return self._send(int(how), b'{"error": {"message": "no"}}')
         if how == "429-once" and times == 1:
             return self._send(429, b"{}")
         if how == "prose-once" and times == 1:
             return self._send(200, completion("Let me think about it."))
-        said = {"prose": "Yes, although one could also say no.", "no": "No.", "null": None, "list": ["yes"]}.get(
-            how, "yes"
-        )
-        reply = completion(said)
+        said = {"prose": "Yes, although one could also say no.", "no": "No.", "null": None, "list": ["yes"]}
+        said["marks"] = f"4 4 4 {5 - len(question) % 5}"
+        reply = completion(said.get(how, "yes"))
+        if how == "trickle":
+            return self._trickle(reply)
         if how == "half":
             return self._send(200, reply[: len(reply) // 2])
         if how == "cut":  # the connection is lost in the middle
@@ -88,6 +93,15 @@ class _Handler(BaseHTTPRequestHandler):
         if how == "number":
             return self._send(200, b"1")
         self._send(200, reply)
+
+    def _trickle(self, reply: bytes) -> None:
+        """A byte at a time, each well within the time limit of a read."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        for i in range(len(reply)):
+            self.wfile.write(reply[i : i + 1])
+            time.sleep(0.1)
 
     def _send(self, status: int, body: bytes, length: int | None = None, kind: str = "application/json") -> None:
         self.send_response(status)

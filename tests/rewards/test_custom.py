@@ -16,6 +16,7 @@ from selfedit.errors import GraderError, SettingsError
 from selfedit.evaluation.experiment import run_experiment
 from selfedit.rewards.check import check_grader
 from selfedit.rewards.custom import call_custom, load_custom
+from selfedit.rewards.outcomes import Worth, _not_all_ungraded
 from selfedit.types import Answer, Probe, Task
 
 TASK = Task("t", "T", ("context",), (Probe("Where?", "Lyon"),))
@@ -32,8 +33,24 @@ def sometimes(task, answers):
 def never(task, answers):
     return float("nan")
 
+def likely(task, answers):
+    return sum(a.logprob for a in answers)
+
 constant = 3
 """
+
+
+class Raising:
+    """What a user's function may return: every question about it raises."""
+
+    def __len__(self) -> int:
+        raise KeyError("length")
+
+    def __float__(self) -> float:
+        raise ZeroDivisionError
+
+    def __str__(self) -> str:
+        raise ValueError
 
 
 @pytest.fixture
@@ -55,7 +72,7 @@ def test_a_number_of_any_kind_is_a_reward(number: Any) -> None:
     [
         (math.nan, "returned nan"),
         (math.inf, "returned inf"),
-        (None, "returned 'None', not a number"),
+        (None, "returned NoneType, not a number"),
         ([0.5, 0.5], "returned list of 2, not one number"),
         ((), "returned tuple of 0"),
         (np.ones(3), "returned ndarray of 3"),
@@ -63,6 +80,8 @@ def test_a_number_of_any_kind_is_a_reward(number: Any) -> None:
         ("0.5", "returned str of 3"),
         ({"reward": 1.0}, "returned dict of 1"),
         (1j, "not a number"),
+        (10**400, "returned int, not a number (OverflowError)"),
+        (Raising(), "returned Raising, not a number (ZeroDivisionError)"),
     ],
 )
 def test_anything_else_is_no_reward(returned: Any, problem: str) -> None:
@@ -108,9 +127,23 @@ def test_a_run_keeps_failures_apart_and_stops_where_nothing_can_be_had(
         run_experiment(make_settings(own("never") | {"tasks": tasks}), tmp_path / "never")
 
 
-@pytest.mark.parametrize(("name", "passed", "ungraded"), [("share", True, 0), ("never", False, 1)])
+@pytest.mark.parametrize(
+    ("name", "problem", "ungraded"), [("share", "", 0), ("likely", "", 0), ("never", "custom calls only 0 of 1", 1)]
+)
 def test_gold_answers_have_to_be_worth_more_than_empty_ones(
-    name: str, passed: bool, ungraded: int, module: str
+    name: str, problem: str, ungraded: int, module: str
 ) -> None:
-    found = check_grader(make_settings({"reward": {"custom": f"{module}:{name}"}}), [TASK])
-    assert (found.passed, found.ungraded) == (passed, ungraded)
+    _, found = check_grader(make_settings({"reward": {"custom": f"{module}:{name}"}}), [TASK])
+    assert found.of == "custom"
+    assert found.problem.startswith(problem)
+    assert bool(found.problem) is bool(problem)
+    assert found.ungraded == ungraded
+
+
+def test_tasks_that_fail_are_counted_by_task_and_not_by_edit() -> None:
+    tasks = [Task(f"t{i}", "T", ("c",), TASK.probes) for i in range(4)]
+    lost = [Worth(None, -1.0, problem="no price")] * 4
+    _not_all_ungraded([tasks[0]] * 4, lost)
+    _not_all_ungraded(tasks, [*lost[1:], Worth(0.0, -1.0, 0.0)])
+    with pytest.raises(GraderError, match=r"not one of 4 tasks could be graded \(no price\)"):
+        _not_all_ungraded(tasks, lost)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from selfedit.config import make_settings
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.evaluation.experiment import load_engine
+from selfedit.rewards.grading import Case, Verdict
 from selfedit.rewards.outcomes import Rewarder, Trial, parse_edit
 from selfedit.tasks.world.source import draw_tasks
 from selfedit.types import Outcome, Probe, Task
@@ -26,7 +27,12 @@ def attempt() -> Try:
     rewarder, tasks = Rewarder(engine, settings), draw_tasks("dev", ("e1",), 2, seed=2)
     trials = [Trial(t.id, t, parse_edit(engine, settings, t, t.gold_edit), k) for k, t in enumerate(tasks)]
     before = rewarder.before(tasks)
-    return lambda lr: rewarder.outcomes(trials, before, lr=lr)
+
+    def tried(lr: float) -> list[Outcome]:
+        return rewarder.outcomes(trials, before, lr=lr)
+
+    tried.rewarder = rewarder  # type: ignore[attr-defined]
+    return tried
 
 
 def failures(outcomes: list[Outcome]) -> list[tuple[Any, ...]]:
@@ -59,6 +65,23 @@ def test_an_edit_whose_outputs_are_not_finite_is_a_failure(attempt: Try, monkeyp
     well, ill = attempt(lr=1e-3)
     assert well.status == "ok"
     assert failures([ill]) == [("diverged", "the trained adapter's outputs are not finite", (), None, None, "")]
+
+
+def test_nobody_is_asked_about_answers_of_a_training_that_came_to_nothing(
+    attempt: Try, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Case] = []
+
+    def grade(cases: Sequence[Case]) -> list[Verdict]:
+        asked.extend(cases)
+        return [Verdict(False) for _ in cases]
+
+    rewarder: Rewarder = attempt.rewarder  # type: ignore[attr-defined]
+    monkeypatch.setattr(rewarder, "grader", grade)
+    assert {outcome.status for outcome in attempt(lr=1e-30)} == {"diverged"}
+    assert asked == []
+    assert {outcome.status for outcome in attempt(lr=1e-3)} == {"ok"}
+    assert asked
 
 
 @pytest.mark.parametrize(("metric", "right"), [("exact_match", False), ("offline", True)])

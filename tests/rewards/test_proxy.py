@@ -90,7 +90,7 @@ def test_a_judges_marks_rank_and_their_failures_leave_an_edit_in(short: dict[str
         run_experiment(make_settings(short | {"reward": reward}), tmp_path / "run")
         assert server.asked.total() > 0
         server.shutdown()
-    query = "select value ->> 0, value ->> 1 from chunks, json_each(data, '$.proxy') where key = 'round-1/proxy'"
+    query = "select value ->> 0, value ->> 1 from chunks, json_each(data, '$.proxy') where chunks.key = 'round-1/proxy'"
     marks = dict(rows_of(tmp_path / "run", query))
     assert all(value is None or 4 <= value <= 20 for value in marks.values())
     tried = {
@@ -105,3 +105,9 @@ def test_a_judges_marks_rank_and_their_failures_leave_an_edit_in(short: dict[str
 def test_a_rubric_needs_a_judge() -> None:
     with pytest.raises(SettingsError, match=r"proxy = 'rubric' needs reward\.judge\.model"):
         make_settings({"reward": {"proxy": "rubric"}})
+
+
+@pytest.mark.parametrize("name", ["reinforce", "grpo", "ppo"])
+def test_policy_gradients_refuse_a_selection_of_their_edits(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} would learn from them as if"):
+        make_settings({"reward": {"proxy": "in_context"}, "algorithm": {"name": name}})

@@ -77,11 +77,35 @@ def test_a_term_that_fails_fails_the_sum(tmp_path: Path, monkeypatch: pytest.Mon
         ({"metric": "perplexity"}, r"reward\.validation_text"),
         ({"weights": {"bleu": 1.0}}, r"weights"),
         ({"weights": {"exact": "much"}}, r"weights"),
+        ({"weights": {"exact": float("nan")}}, r"weights"),
+        ({"weights": {"exact": float("inf")}}, r"weights"),
+        ({"weights": {"exact": 1.0}, "custom": "m:f"}, r"reward\.custom is not used"),
     ],
 )
 def test_terms_that_cannot_be_had_are_settings_errors(fields: dict[str, Any], wanted: str) -> None:
     with pytest.raises(SettingsError, match=wanted):
         make_settings({"reward": fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "ranked_by"),
+    [
+        ({}, "logprob"),
+        ({"reward": {"metric": "exact_match"}}, "logprob"),
+        ({"reward": {"weights": {"tokens": -1.0}}}, "gain"),
+        ({"reward": {"custom": "m:f"}}, "gain"),
+        ({"reward": {"metric": "judge", "judge": {"model": "m"}}}, "gain"),
+        ({"reward": {"metric": "perplexity", "validation_text": "v.txt"}}, "gain"),
+        ({"reward": {"custom": "m:f"}, "algorithm": {"name": "grpo"}}, "gain"),
+        ({"reward": {"custom": "m:f"}, "algorithm": {"rank_by": ["logprob"]}}, "logprob"),
+    ],
+)
+def test_a_reward_that_somebody_made_or_pays_for_is_what_edits_are_ranked_by(
+    fields: dict[str, Any], ranked_by: str
+) -> None:
+    settings = make_settings(fields)
+    assert settings.algorithm.rank_by == (ranked_by,)
+    assert make_settings(settings.model_dump(mode="json")) == settings
 
 
 def test_the_ladder_tells_accuracies_whatever_is_rewarded(fields: dict[str, Any], tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ class ConsoleView:
         self._progress: Progress | None = None
         self._stage: _Stage | None = None
         self._followed: set[str] = set()  # what was shown of the followed passage
+        self._context: object = None
         self._handlers: dict[str, Callable[[Event], None]] = {
             "plan": self._plan,
             "stage": self._start,
@@ -224,7 +225,7 @@ class ConsoleView:
 
     def _passage(self, data: Event) -> None:
         self._followed.add("passage")
-        context = data.get("context") or ""
+        context = self._context = data.get("context") or ""
         parts = [context] if isinstance(context, str) else context
         self._say("\nOne passage, followed through:", "bold")
         self._indented(*(Text(plain(part), style="italic") for part in parts))
@@ -290,7 +291,7 @@ class ConsoleView:
         example = next(iter(rows(summary, "examples")), None)
         if example is None:
             return
-        if "passage" not in self._followed:
+        if self._context != example.get("context"):  # also where the first passage's answers could not be graded
             self._passage({"context": example.get("context")})
         written = [stage for stage in example.get("stages") or [] if stage.get("lines")]
         for stage in written:

@@ -53,8 +53,9 @@ def run(
     dry_run
         Print what would be done and about how long it takes, and stop.
     check_grader
-        First put gold answers through the grader (or your own reward), and stop
-        if it does not call them right. With --dry-run nothing else is done.
+        First put gold answers, and answers to other questions, through the
+        grader (and your own reward), and stop if it does not tell them apart.
+        With --dry-run the plan is printed then, and nothing is trained.
     json_lines
         Print JSON, one object a line, instead of the live view.
     """
@@ -94,8 +95,11 @@ def _check(settings: Settings, json_lines: bool) -> None:
     from .running import choose_view
 
     source = load_source(settings)
-    found = check_grader(settings, [*source.dev(), *source.evaluation()])
+    checks = check_grader(
+        settings, [*source.dev(), *source.draw(1)]
+    )  # never the ladder's tasks: they may be the test's
     with choose_view(json_lines) as view:
-        view("grader", {**vars(found), "passed": found.passed, "text": str(found)})
-    if not found.passed:
-        raise GraderError("too few gold answers are called right to learn from such a reward; mend [reward] first")
+        for found in checks:
+            view("grader", {**vars(found), "problem": found.problem, "passed": not found.problem, "text": str(found)})
+    if problems := "; ".join(found.problem for found in checks if found.problem):
+        raise GraderError(f"{problems}: nothing can be learned from such a reward; mend [reward] first")

@@ -84,6 +84,13 @@ class Settings(Section):
             raise ValueError("a reward of perplexity needs reward.validation_text, a text file")
         if "custom" in reward.terms and not reward.custom:
             raise ValueError("reward.weights has custom: it needs reward.custom, 'module:function'")
+        if reward.custom and "custom" not in reward.terms:
+            raise ValueError("reward.custom is not used: reward.weights needs custom, such as {custom = 1.0}")
+        if reward.proxy != "none" and self.algorithm.name != "rest_em":
+            raise ValueError(
+                f"reward.proxy = {reward.proxy!r} chooses the edits that are tried, and {self.algorithm.name} would learn from "
+                "them as if the policy had written no others: take algorithm.name = 'rest_em', or no proxy"
+            )
         if "judge" in reward.terms and reward.metric != "judge":
             raise ValueError("reward.weights has judge: set reward.metric = 'judge', so that answers are judged")
         for name, wanted in (
@@ -159,12 +166,21 @@ def make_settings(fields: dict[str, Any], where: str = "settings") -> Settings:
         raise SettingsError(f"{where}: no preset {preset!r}; there are {', '.join(PRESETS)}")
     algorithm = fields.get("algorithm")
     name = algorithm.get("name", "rest_em") if isinstance(algorithm, dict) else "rest_em"
-    own = {"algorithm": ALGORITHMS.get(name, {})} if isinstance(name, str) else {}
+    own = {"algorithm": {**_ranking(fields), **ALGORITHMS.get(name, {})}} if isinstance(name, str) else {}
     try:
         return Settings.model_validate(_merged(_merged(PRESETS[preset], own), fields))
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
         raise SettingsError(f"{where}: {len(lines)} bad setting(s)\n" + "\n".join(lines)) from None
+
+
+def _ranking(fields: dict[str, Any]) -> dict[str, Any]:
+    """What edits are ranked by where nobody said so: a reward that somebody made, or pays for, by what it gained."""
+    reward = fields.get("reward")
+    made = isinstance(reward, dict) and (
+        reward.get("weights") or reward.get("custom") or reward.get("metric") in ("judge", "perplexity")
+    )
+    return {"rank_by": ["gain"]} if made else {}
 
 
 def load_settings(path: Path, **overrides: Any) -> Settings:

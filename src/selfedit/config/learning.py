@@ -66,7 +66,7 @@ class AlgorithmSettings(Section):
         min_length=1,
         description="what orders a context's edits, the first first: the gain in reward; its level; the gain in the gold "
         "answers' log-likelihood, which has fewer ties and less noise than the accuracy on a few probes. Policy gradients take "
-        "the first as the reward",
+        "the first as the reward. Where it is not set: gain, if reward.weights, reward.custom, a judge or a perplexity is",
     )
     keep: int = Field(2, ge=1, description="rest_em: best edits kept per context")
     positive_only: bool = Field(True, description="rest_em: keep an edit only if its gain over no edit is positive")

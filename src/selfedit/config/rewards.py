@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,17 +17,25 @@ class JudgeSettings(Section):
 
     model: str = Field("", description="name of the model at the endpoint, such as 'gpt-4.1' or 'qwen2.5:7b'")
     url: str = Field("", description="the endpoint, such as http://localhost:11434/v1; empty: OpenAI's")
-    key_variable: str = Field("OPENAI_API_KEY", description="environment variable with the key, where one is needed")
-    body: dict[str, str | int | float | bool] = Field(
-        {"temperature": 0, "max_tokens": 8}, description="further fields of every request"
+    key_variable: str = Field(
+        "", description="environment variable with the key; empty: OPENAI_API_KEY where url is empty, no key elsewhere"
     )
-    timeout_s: float = Field(30.0, gt=0, description="seconds before a request counts as failed")
+    body: dict[str, str | int | float | bool] = Field(
+        {},
+        description="further fields of every request, beside temperature = 0 and max_tokens = 16; an empty text leaves one of "
+        "these away, such as {max_tokens = '', max_completion_tokens = 500}",
+    )
+    timeout_s: float = Field(
+        30.0, gt=0, description="seconds before a request counts as failed (a reply in drips: with its retries)"
+    )
     retries: int = Field(
         4, ge=0, description="after timeouts, lost connections, HTTP 408, 409, 429 and 5xx, with growing pauses"
     )
     at_once: int = Field(16, ge=1, description="requests under way at the same time")
     budget: int = Field(
-        20_000, ge=0, description="questions that a run may ask (retries apart); what is left then stays ungraded"
+        20_000,
+        ge=0,
+        description="questions that a run may ask (retries apart); it stops where they are spent, and goes on with more",
     )
     cache: str = Field(
         "",
@@ -48,7 +56,7 @@ class RewardSettings(Section):
         "SQuAD's; offline, the offline grader (docs/grader.md); judge, the language model of [reward.judge]; grid, rows of "
         "numbers that are all equal. logprob: gold log-likelihood per token; perplexity: minus log-perplexity of a text",
     )
-    weights: dict[Term, float] = Field(
+    weights: dict[Term, Annotated[float, Field(allow_inf_nan=False)]] = Field(
         {},
         description="the reward as a weighted sum, such as {exact_match = 1.0, logprob = 0.1, tokens = -1e-5}; also custom, and "
         "tokens: how many the inner loop trained on. metric then only says when an answer counts as right. Empty: metric alone",

@@ -125,8 +125,8 @@ def _summary(run: Run, trained: Trained, rungs: dict[str, Rung], engine: Engine,
     settings = run.settings
     last = f"round_{len(trained.policies) - 1}"
     notes = []
-    no_edit = rungs.get("no_edit")
-    if no_edit is not None and all(sum(rung.accuracy) == 0 for rung in rungs.values()):
+    graded = [rung for rung in rungs.values() if rung.accuracy]
+    if "no_edit" in rungs and graded and all(sum(rung.accuracy) == 0 for rung in graded):
         notes.append(
             "No rung answered anything right: with random weights that is expected, and the numbers mean nothing."
         )

@@ -29,7 +29,7 @@ class Rung:
     tasks: list[Task]
     accuracy: list[float]
     answers: list[tuple[Answer, ...]]
-    reward: float
+    reward: float | None
     steps: int = 0
     trained_tokens: float = 0.0
     failed: int = 0
@@ -45,11 +45,7 @@ class Rung:
         texts: Sequence[str] = (),
         **cost: Any,
     ) -> Rung:
-        """A rung of the tasks whose answers were graded; the lists are parallel (``texts`` may be empty).
-
-        Raises:
-            GraderError: none was.
-        """
+        """A rung of the tasks whose answers were graded (maybe none); the lists are parallel (``texts`` may be empty)."""
         reward = mean_of_graded([worth.reward for worth in worths])
         graded = [(i, worth.accuracy) for i, worth in enumerate(worths) if worth.accuracy is not None]
         chosen = [i for i, _ in graded]
@@ -65,13 +61,14 @@ class Rung:
         )
 
     def row(self) -> dict[str, Any]:
-        """The ladder's row for summary and report."""
-        interval = bootstrap(self.accuracy)
+        """The ladder's row for summary and report; without accuracy where no task could be graded."""
+        interval = bootstrap(self.accuracy) if self.accuracy else None
         return {
             "rung": self.name,
-            "accuracy": interval.mean,
-            "low": interval.low,
-            "high": interval.high,
+            **{
+                key: interval and getattr(interval, of)
+                for key, of in (("accuracy", "mean"), ("low", "low"), ("high", "high"))
+            },
             "n_tasks": len(self.tasks),
             "n_probes": sum(len(task.probes) for task in self.tasks),
             "steps": self.steps,
@@ -129,11 +126,11 @@ class Ladder:
         self.work.run.emit("rung", **rung.row())
 
     def _follow(self, when: str, rung: Rung) -> None:
-        """Add the rung, and show the first task's edit with the answers it leads to."""
+        """Add the rung, and show the first task's edit with the answers it leads to, where they could be graded."""
         self._add(rung)
-        self.work.run.emit(
-            "edit", when=when, rung=rung.name, lines=edit_lines(rung.texts[0]), answers=list(map(vars, rung.answers[0]))
-        )
+        if rung.tasks and rung.tasks[0].id == self.tasks[0].id:
+            lines, answers = edit_lines(rung.texts[0]), list(map(vars, rung.answers[0]))
+            self.work.run.emit("edit", when=when, rung=rung.name, lines=lines, answers=answers)
 
     def _stage(self, name: str, text: str, total: int) -> None:
         self.work.run.emit("stage", name=f"ladder/{name}", text=text, total=total)
@@ -214,12 +211,15 @@ class Ladder:
         )
         parsed = [parse_passage(self.work.engine, self.settings, task) for task in self.dev]
         before = self.work.before("ladder/passage-lr", None, self.dev)
-        means = []
+        rewards: list[list[float | None]] = []
         for rate in rates:
             trials = [self.work.trial("dev", f"{t.id}#0", t, p) for t, p in zip(self.dev, parsed, strict=True)]
             outcomes = self.work.outcomes(f"ladder/passage-lr-{rate:g}", None, trials, before, rate)
-            means.append(mean_of_graded([None if o.status == "ungraded" else o.reward or 0.0 for o in outcomes]))
-        return rates[means.index(max(means))]
+            after = [self.work.rewarder.after(*row) for row in zip(self.dev, outcomes, before, strict=True)]
+            rewards.append([worth.reward for worth in after])
+        graded = [i for i in range(len(self.dev)) if all(row[i] is not None for row in rewards)]  # with each rate
+        sums = [sum(row[i] or 0.0 for i in graded) for row in rewards]
+        return rates[sums.index(max(sums))] if graded else self.settings.inner.lr
 
     def _written(
         self, name: str, writer: Adapter | None, learner: Adapter | None, tasks: list[Task], form: Form | None = None
@@ -261,8 +261,9 @@ class Ladder:
         outcomes = self.work.outcomes("ladder/best_of_k", None, trials, [before[t.task.id] for t in trials])
         after, answers = [], []
         for i, task in enumerate(tasks):
-            tried = [o for o in outcomes[i * k : (i + 1) * k] if o.reward is not None]
-            best = max(tried, key=lambda o: o.reward or 0.0, default=None)
+            own = outcomes[i * k : (i + 1) * k]
+            known = [o for o in own if o.reward is not None] or [o for o in own if o.status == "ungraded"]
+            best = max(known, key=lambda o: o.reward or 0.0, default=None)
             after.append(before[task.id] if best is None else self.work.rewarder.after(task, best, before[task.id]))
             answers.append(untouched[task.id] if best is None else best.answers)
         self._add(Rung.of_graded("best_of_k", tasks, after, answers, **self._cost(outcomes)))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
-from ..config import MACHINE_FIELDS, differing_fields
+from ..config import MACHINE_FIELDS, REACHING_FIELDS, differing_fields
 from ..errors import RunError
 from ..stats import bootstrap_seeds, ratio_seeds
 
 Summary = Mapping[str, Any]
-# Seeds may have met another machine, or another hour of it.
-_MAY_DIFFER = ("seed", *(f"model.{name}" for name in MACHINE_FIELDS))
+# Seeds may have met another machine, or another hour of it, and have reached the same judge in another way.
+_MAY_DIFFER = (
+    "seed",
+    *(f"model.{name}" for name in MACHINE_FIELDS),
+    *(f"reward.judge.{name}" for name in REACHING_FIELDS),
+)
 _KEPT = ("seed", "ladder", "paired", "by_kind", "rounds", "verbatim_share", "settings_sha256", "timing")
 
 
@@ -33,7 +38,7 @@ def pool(summaries: Sequence[Summary]) -> dict[str, Any]:
             raise RunError(f"seeds {seeds[0]} and {other['seed']} differ in {', '.join(fields)}: not one experiment")
     return {
         "ladder": [_pooled_rung(summaries, row) for row in first["ladder"]],
-        "paired": [_pooled_pair(summaries, row) for row in first["paired"]],
+        "paired": [_pooled_pair(summaries, a, b) for a, b in _pairs(summaries)],
         "share_of_possible": _share_of_possible(summaries),
         "seeds": [{key: summary[key] for key in _KEPT} for summary in summaries],
         "settings": {k: v for k, v in first["settings"].items() if k != "seed"},
@@ -50,37 +55,51 @@ def _machine_notes(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _pooled_rung(summaries: Sequence[Summary], row: Mapping[str, Any]) -> dict[str, Any]:
+    """A rung over the seeds in which some of its tasks could be graded (``n_seeds``)."""
     rung = row["rung"]
     own = [next(r for r in s["ladder"] if r["rung"] == rung) for s in summaries]
-    interval = bootstrap_seeds([list(s["per_task"][rung].values()) for s in summaries])
+    by_seed = [values for s in summaries if (values := list(s["per_task"][rung].values()))]
+    summed = ("n_tasks", "n_probes", "failed_edits", "ungraded_tasks")
     return {
         "rung": rung,
-        "accuracy": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "n_seeds": len(own),
-        **{name: sum(r[name] for r in own) for name in ("n_tasks", "n_probes", "failed_edits")},
+        **_interval(by_seed, "accuracy"),
+        "n_seeds": len(by_seed),
+        **{name: sum(r.get(name, 0) for r in own) for name in summed},
         "steps": row["steps"],
         "trained_tokens": round(sum(r["trained_tokens"] for r in own) / len(own)),
     }
 
 
-def _differences(summaries: Sequence[Summary], a: str, b: str) -> list[list[float]]:
-    """Accuracy of a minus b on every task that both rungs have, by seed."""
-    return [[x - s["per_task"][b][t] for t, x in s["per_task"][a].items() if t in s["per_task"][b]] for s in summaries]
+def _interval(by_seed: Sequence[Sequence[float]], name: str) -> dict[str, Any]:
+    """The mean under ``name`` with its interval; None where there is nothing to take it of."""
+    found = bootstrap_seeds(by_seed) if by_seed else None
+    return {name: found and found.mean, "low": found and found.low, "high": found and found.high}
 
 
-def _pooled_pair(summaries: Sequence[Summary], row: Mapping[str, Any]) -> dict[str, Any]:
-    a, b = row["a"], row["b"]
-    found = bootstrap_seeds(_differences(summaries, a, b))
-    own = [next(r for r in s["paired"] if (r["a"], r["b"]) == (a, b)) for s in summaries]
+def _differences(summaries: Sequence[Summary], a: str, b: str, tasks_of: str = "") -> list[list[float]]:
+    """Accuracy of a minus b on every task that both rungs have (and ``tasks_of``, if any), by seed; may be none."""
+    return [
+        [
+            x - rungs[b][task]
+            for task, x in rungs[a].items()
+            if task in rungs[b] and (not tasks_of or task in rungs[tasks_of])
+        ]
+        for rungs in (summary["per_task"] for summary in summaries)
+    ]
+
+
+def _pairs(summaries: Sequence[Summary]) -> list[tuple[str, str]]:
+    """The pairs of rungs that any of the runs compares: one of which a run could grade too little is missing there."""
+    return list(dict.fromkeys((row["a"], row["b"]) for summary in summaries for row in summary["paired"]))
+
+
+def _pooled_pair(summaries: Sequence[Summary], a: str, b: str) -> dict[str, Any]:
+    by_seed = _differences(summaries, a, b)
     return {
         "a": a,
         "b": b,
-        "difference": found.mean,
-        "low": found.low,
-        "high": found.high,
-        "by_seed": [r["difference"] for r in own],
+        **_interval([row for row in by_seed if row], "difference"),
+        "by_seed": [fmean(row) if row else None for row in by_seed],
     }
 
 
@@ -90,6 +109,10 @@ def _share_of_possible(summaries: Sequence[Summary]) -> dict[str, float] | None:
     rounds = [rung for rung in rungs if rung.startswith("round_")]
     if not rounds or not {"base_edits", "perfect_edits"} <= set(rungs):
         return None
-    above = _differences(summaries, rounds[-1], "base_edits")
-    found = ratio_seeds(above, _differences(summaries, "perfect_edits", "base_edits"))
+    # On the tasks that all three have, so that both differences are taken at the same ones.
+    above = _differences(summaries, rounds[-1], "base_edits", "perfect_edits")
+    below = _differences(summaries, "perfect_edits", "base_edits", rounds[-1])
+    if not any(above):  # and below is as long
+        return None
+    found = ratio_seeds([row for row in above if row], [row for row in below if row])
     return None if found is None else {"mean": found.mean, "low": found.low, "high": found.high}

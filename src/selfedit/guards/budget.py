@@ -3,14 +3,15 @@
 - ``kl``: mean KL(policy || base) per token on anchor texts; forgetting follows it (arXiv 2509.04259).
 - ``retention``: closed-book accuracy on what the base knows by heart, against the base's own.
 - ``norm_ratio``: the largest ||dW|| / ||W|| over modules, a cheap alarm.
-- ``dev_accuracy``: what the policy's edits do for development tasks, against the best round so far; a training reward that
-  rises while this falls is the sign of a reward being gamed.
+- ``dev``: what the policy's edits do for development tasks, against the best round so far on the tasks that could be graded
+  in both; a training reward that rises while this falls is the sign of a reward being gamed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from ..config import GuardSettings
@@ -22,12 +23,32 @@ from ..types import Probe, Task, TrainSequence
 
 @dataclass(frozen=True)
 class Figures:
-    """What the guards measured of one policy. ``retention`` is None where the task source knows no such questions."""
+    """What the guards measured of one policy. ``retention`` is None where the task source knows no such questions.
+
+    ``dev``: the accuracy on each development task that could be graded.
+    """
 
     kl: float
     retention: float | None
     norm_ratio: float
-    dev_accuracy: float
+    dev: Mapping[str, float]
+
+    def row(self) -> dict[str, Any]:
+        """For journal and report; ``dev_accuracy`` is None where no development task could be graded."""
+        figures = {"kl": self.kl, "retention": self.retention, "norm_ratio": self.norm_ratio}
+        return {**figures, "dev_accuracy": fmean(self.dev.values()) if self.dev else None, "dev_tasks": len(self.dev)}
+
+
+def dev_change(figures: Figures, other: Figures) -> float | None:
+    """Development accuracy less the other's, on the tasks that could be graded in both; None where there are none."""
+    both = figures.dev.keys() & other.dev.keys()
+    return sum(figures.dev[i] - other.dev[i] for i in sorted(both)) / len(both) if both else None
+
+
+def best_of(best: Figures, figures: Figures) -> Figures:
+    """The better one on development tasks; ``best`` of equals, and where ``figures`` has none."""
+    change = dev_change(figures, best)
+    return figures if figures.dev and (change is None or change > 0) else best
 
 
 def anchor_sequences(engine: Engine, texts: Sequence[str]) -> list[TrainSequence]:
@@ -52,7 +73,7 @@ def retention(engine: Engine, probes: Sequence[Probe], templates: Templates) -> 
     return sum(s.greedy for s in scored) / len(scored)
 
 
-def over_budget(figures: Figures, base: Figures, best_dev: float, limits: GuardSettings) -> list[str]:
+def over_budget(figures: Figures, base: Figures, best: Figures, limits: GuardSettings) -> list[str]:
     """In plain words, each budget that ``figures`` break."""
     reasons = []
     if not figures.kl <= limits.max_kl:
@@ -63,9 +84,9 @@ def over_budget(figures: Figures, base: Figures, best_dev: float, limits: GuardS
         lost = base.retention - figures.retention
         if lost > limits.max_retention_drop:
             reasons.append(f"closed-book accuracy fell by {lost:.3f}, over {limits.max_retention_drop}")
-    dropped = best_dev - figures.dev_accuracy
-    if dropped > limits.max_dev_drop:
-        reasons.append(f"development accuracy fell by {dropped:.3f} from the best round's, over {limits.max_dev_drop}")
+    change = dev_change(figures, best)
+    if change is not None and -change > limits.max_dev_drop:
+        reasons.append(f"development accuracy fell by {-change:.3f} from the best round's, over {limits.max_dev_drop}")
     return reasons
 
 
@@ -75,7 +96,7 @@ def measure(
     anchors: Sequence[TrainSequence],
     known: Sequence[Probe],
     templates: Templates,
-    dev_accuracy: float,
+    dev: Mapping[str, float],
 ) -> Figures:
     """The figures of a policy; it is left mounted."""
     engine.mount(policy)
@@ -83,10 +104,10 @@ def measure(
         kl=engine.token_kl(anchors) if policy is not None and anchors else 0.0,
         retention=retention(engine, known, templates),
         norm_ratio=engine.norm_ratio(policy) if policy is not None else 0.0,
-        dev_accuracy=dev_accuracy,
+        dev=dev,
     )
 
 
 def as_row(figures: Figures, limits: GuardSettings) -> dict[str, Any]:
-    """For journal and report."""
-    return {**asdict(figures), "limits": limits.model_dump(exclude={"anchors"})}
+    """The figures with the budgets that they were held against."""
+    return {**figures.row(), "limits": limits.model_dump(exclude={"anchors"})}

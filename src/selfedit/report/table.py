@@ -143,10 +143,13 @@ def round_name(row: Row) -> str:
 
 
 def verdict_text(row: Row) -> str:
-    """What was decided on a round, and why."""
+    """What was decided on a round, and why; and how many notes nothing is known of, where there are such."""
     reasons = "; ".join(plain(reason) for reason in row.get("reasons") or [])
     verdict = plain(row.get("verdict") or "").replace("_", " ") or MISSING
-    return f"{verdict}: {reasons}" if reasons else verdict
+    unknown = (("n_ungraded", "could not be graded"), ("n_screened", "not tried"))
+    counted = [f"{count(row[name])} notes {what}" for name, what in unknown if number(row.get(name))]
+    told = f"{verdict}: {reasons}" if reasons else verdict
+    return f"{told} ({', '.join(counted)})" if counted else told
 
 
 class CardTable:

@@ -24,9 +24,9 @@ _GRAIN = 2.0**20
 class BoostingPlan:
     """Sizes of an ensemble; the defaults are what cross-validation over titles chose (docs/grader.md)."""
 
-    trees: int = 250
+    trees: int = 800
     depth: int = 4
-    rate: float = 0.04
+    rate: float = 0.02
     least_rows: int = 100  # in a leaf
     ridge: float = 20.0  # on a leaf's value, in units of its summed p (1 - p)
     features: float = 0.3  # share drawn for each tree

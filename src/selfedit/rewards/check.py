@@ -12,19 +12,22 @@ from ..config import Settings
 from ..errors import GraderError
 from ..types import Answer, Probe, Task
 from .custom import call_custom, load_custom
-from .grading import Case, Verdict, make_grader
+from .grading import RULES, Case, Grader, Verdict, by_rule, make_grader
 
-ENOUGH = 0.95  # of the gold answers have to be called right
+ENOUGH = 0.95  # of the gold answers have to be called right, and of all verdicts to be had
+TOO_MANY = 0.5  # of the other questions' answers called right: it hardly looks at them
 MOST = 200  # probes are looked at
+_SURE, _UNSURE = -0.1, -5.0  # log-likelihoods that a user's reward is shown with gold answers and with empty ones
 
 
 @dataclass(frozen=True)
 class GraderCheck:
-    """What a grader says of answers that are known: the gold ones, and ones that belong to other questions.
+    """What a grader (``of``) says of answers that are known: the gold ones, and ones that belong to other questions.
 
     ``rejected`` shows some gold answers that it does not call right, with the reason where it gave none of its verdicts.
     """
 
+    of: str
     n: int
     golds_right: int
     others_right: int
@@ -32,33 +35,53 @@ class GraderCheck:
     rejected: tuple[str, ...] = ()
 
     @property
-    def passed(self) -> bool:
-        """Whether a run may be based on it."""
-        return self.golds_right >= ENOUGH * self.n and self.others_right < self.golds_right
+    def problem(self) -> str:
+        """Why no run may be based on it; empty where one may."""
+        if self.golds_right < ENOUGH * self.n:
+            return f"{self.of} calls only {self.golds_right} of {self.n} gold answers right"
+        if self.others_right > TOO_MANY * self.n:
+            return f"{self.of} calls {self.others_right} of {self.n} answers right that belong to other questions"
+        if self.ungraded > (1 - ENOUGH) * 2 * self.n:
+            return f"{self.of} gives no verdict on {self.ungraded} of {2 * self.n} answers"
+        return ""
 
     def __str__(self) -> str:
         missing = f"; {self.ungraded} verdicts could not be had" if self.ungraded else ""
-        said = f"The grader calls {self.golds_right} of {self.n} gold answers right, and {self.others_right} wrong ones{missing}."
+        said = (
+            f"The grader ({self.of}) calls {self.golds_right} of {self.n} gold answers right, and {self.others_right} wrong "
+            f"ones{missing}."
+        )
         return "\n".join([said, *(f"  not called right: {text}" for text in self.rejected)])
 
 
-def check_grader(settings: Settings, tasks: Sequence[Task]) -> GraderCheck:
-    """Put gold answers, and answers to other questions, through the grader (or the user's reward, a task at a time).
+def check_grader(settings: Settings, tasks: Sequence[Task]) -> list[GraderCheck]:
+    """Put gold answers, and answers to other questions, through whatever grades texts in a run: the grader of its metric, the
+    rules among the reward's terms and, a task at a time, the user's own reward. A judge is asked at most 2 * MOST
+    questions, and no more than its budget; a run's own budget is not touched.
 
     Raises:
         GraderError: the judge refuses, or there is nothing to check with.
     """
-    if settings.reward.custom:
-        return _check_custom(settings, tasks[:MOST])
-    probes = [probe for task in tasks for probe in task.probes][:MOST]
+    reward = settings.reward
+    most = min(MOST, max(1, reward.judge.budget // 2)) if reward.metric == "judge" else MOST
+    probes = [probe for task in tasks for probe in task.probes][:most]
     if not probes:
         raise GraderError("there are no questions to check the grader with; give tasks with questions")
+    checks = [_check(reward.metric, make_grader(settings), probes)]
+    checks += [_check(term, by_rule(term), probes) for term in reward.terms if term in RULES and term != reward.metric]
+    if "custom" in reward.terms:
+        checks.append(_check_custom(settings, tasks[:MOST]))
+    return checks
+
+
+def _check(name: str, grader: Grader, probes: Sequence[Probe]) -> GraderCheck:
     golds = [Case(probe.question, probe.golds, probe.answer) for probe in probes]
     others = [Case(probe.question, probe.golds, _other(probe, probes)) for probe in probes]
-    verdicts = make_grader(settings)([*golds, *others])
+    verdicts = grader([*golds, *others])
     of_golds, of_others = verdicts[: len(probes)], verdicts[len(probes) :]
     rejected = [_told(case, v) for case, v in zip(golds, of_golds, strict=True) if v.right is not True]
     return GraderCheck(
+        of=name,
         n=len(probes),
         golds_right=sum(v.right is True for v in of_golds),
         others_right=sum(v.right is True for v in of_others),
@@ -88,9 +111,9 @@ def _check_custom(settings: Settings, tasks: Sequence[Task]) -> GraderCheck:
             call_custom(
                 reward,
                 task,
-                [Answer(p.question, p.answer, p.answer if ok else "", ok, -1.0, p.kind) for p in task.probes],
+                [Answer(p.question, p.answer, p.answer if ok else "", ok, sure, p.kind) for p in task.probes],
             )
-            for ok in (True, False)
+            for ok, sure in ((True, _SURE), (False, _UNSURE))
         )
         problem = right[1] or wrong[1]
         ungraded += bool(problem)
@@ -98,4 +121,4 @@ def _check_custom(settings: Settings, tasks: Sequence[Task]) -> GraderCheck:
             better += 1
         else:
             rejected.append(f"{task.id} ({problem or f'gold answers are worth {right[0]}, empty ones {wrong[0]}'})")
-    return GraderCheck(len(tasks), better, 0, ungraded, tuple(rejected[:5]))
+    return GraderCheck("custom", len(tasks), better, 0, ungraded, tuple(rejected[:5]))

@@ -45,12 +45,14 @@ def call_custom(reward: CustomReward, task: Task, answers: Sequence[Answer]) -> 
         return None, f"reward.custom raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     try:
         several = f" of {len(returned)}"  # type: ignore[arg-type]
-    except TypeError:  # as a number has none; a tensor without dimensions only looks as if it had
+    except (
+        Exception
+    ):  # a number has none; a tensor without dimensions only looks as if it had; others raise what they like
         several = ""
     if several:
         return None, f"reward.custom returned {type(returned).__name__}{several}, not one number"
     try:
         value = float(returned)
-    except (TypeError, ValueError):
-        return None, f"reward.custom returned {str(returned)[:60]!r}, not a number"
+    except Exception as error:  # no number, one too large for a float, an object of the user's own that raises
+        return None, f"reward.custom returned {type(returned).__name__}, not a number ({type(error).__name__})"
     return (value, "") if math.isfinite(value) else (None, f"reward.custom returned {value}")

@@ -30,8 +30,10 @@ class Verdict:
 Grader = Callable[[Sequence[Case]], list[Verdict]]
 
 
-def make_grader(settings: Settings) -> Grader:
+def make_grader(settings: Settings, purse: str = "") -> Grader:
     """The grader that these settings ask for. Rewards that do not grade (log-likelihoods) take SQuAD's exact match for reports.
+
+    ``purse``: whose budget a judge spends (`judge.Judge`).
 
     Raises:
         SettingsError: the judge's client is not installed, or its cache can't be opened.
@@ -39,12 +41,17 @@ def make_grader(settings: Settings) -> Grader:
     if settings.reward.metric == "judge":
         from .judge import Judge
 
-        return Judge(settings.reward.judge, purse=settings.sha256()).grade
-    rule = RULES.get(settings.reward.metric, RULES["exact_match"])
-    return lambda cases: [_by_rule(rule, case) for case in cases]
+        return Judge(settings.reward.judge, purse).grade
+    return by_rule(settings.reward.metric)
 
 
-def _by_rule(rule: Callable[[Case], bool], case: Case) -> Verdict:
+def by_rule(name: str) -> Grader:
+    """The grader of one of `RULES`; SQuAD's exact match for any other name."""
+    rule = RULES.get(name, RULES["exact_match"])
+    return lambda cases: [_verdict(rule, case) for case in cases]
+
+
+def _verdict(rule: Callable[[Case], bool], case: Case) -> Verdict:
     try:
         return Verdict(rule(case))
     except ValueError as error:  # a gold that the rule can't compare with

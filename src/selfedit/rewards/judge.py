@@ -11,7 +11,9 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +39,10 @@ _MARK = (
     "passage the notes cover, what follows from it included; how varied they are; how clear each line is by itself; how true "
     "they are to the passage. Reply with the four numbers, separated by spaces, and nothing else."
 )
+_HARMLESS = {"question": "What is the capital of France?", "reference_answers": ["Paris"], "given_answer": "Paris"}
+_FIELDS: dict[str, Any] = {"temperature": 0, "max_tokens": 16}  # of every request, but for what the settings say
+_KEPT = "What was done is kept: run the same command again to go on"
+_LONGEST_PAUSE = 60.0  # seconds; what a server may ask the client to wait before another attempt
 _REASKED = 2  # times, where a reply is not what was asked for
 _MOST_CHARS = 4_000  # of each text that is sent
 _MOST_PASSAGE = 20_000
@@ -47,16 +53,20 @@ Question = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Reply:
-    """What a judge made of one question; None where nothing could be had, and ``problem`` says why."""
+    """What a judge made of one question; None where nothing could be had, and ``problem`` says why.
+
+    ``lost``: the request failed, by the network's fault, the server's or the question's.
+    """
 
     value: int | None
     problem: str = ""
+    lost: bool = False
 
 
 class Judge:
-    """Asks a model about answers and edits. ``purse``: whose budget is spent, across processes (a run's settings hash)."""
+    """Asks a model about answers and edits. ``purse``: whose budget is spent, across processes (`Run.id`); empty: its own."""
 
-    def __init__(self, settings: JudgeSettings, purse: str) -> None:
+    def __init__(self, settings: JudgeSettings, purse: str = "") -> None:
         """Open the cache.
 
         Raises:
@@ -66,7 +76,8 @@ class Judge:
             import openai  # noqa: F401
         except ImportError:
             raise SettingsError("[reward.judge] needs the openai client: pip install 'selfedit[judge]'") from None
-        self.settings, self.purse = settings, purse
+        self.settings, self.purse = settings, purse or secrets.token_hex(8)
+        self._fields = {name: value for name, value in (_FIELDS | settings.body).items() if value != ""}
         self._cache = _Cache(Path(settings.cache) if settings.cache else _default_cache())
 
     def grade(self, cases: Sequence[Case]) -> list[Verdict]:
@@ -90,8 +101,10 @@ class Judge:
     def ask(self, system: str, questions: Sequence[Question], read: Callable[[object], int | None]) -> list[Reply]:
         """One reply a question, equal ones asked once. ``read`` makes a number of what was said, or None if it is none.
 
+        Whatever was answered is kept before an error is raised, so that asking again goes on from there.
+
         Raises:
-            GraderError: the endpoint refuses the key or does not know the model.
+            GraderError: the endpoint is down, refuses the key or does not know the model, or the budget is spent.
             DiskError: the cache can't be written.
         """
         keys = [self._key(system, question) for question in questions]
@@ -102,72 +115,129 @@ class Judge:
         return [found[key] for key in keys]
 
     def _key(self, system: str, question: Question) -> str:
-        how = (self.settings.url, self.settings.model, self.settings.body, system, question)
+        how = (self.settings.model, self._fields, system, question)  # a judge that moved to another address is the same
         return hashlib.sha256(json.dumps(how).encode()).hexdigest()
 
     async def _ask_all(
         self, system: str, missing: dict[str, Question], read: Callable[[object], int | None]
     ) -> dict[str, Reply]:
-        from openai import AsyncOpenAI
+        gate = asyncio.Semaphore(self.settings.at_once)
+        replies: dict[str, Reply] = {}
+        errors: list[GraderError] = []
+        async with _client(self.settings) as client:
+            line = _Line(client, self.settings, self._fields)
 
-        how = self.settings
-        gate = asyncio.Semaphore(how.at_once)
-        async with AsyncOpenAI(
-            base_url=how.url or None,
-            api_key=os.environ.get(how.key_variable) or "none",  # local servers take any
-            timeout=how.timeout_s,
-            max_retries=how.retries,
-        ) as client:
-
-            async def one(key: str, question: Question) -> tuple[str, Reply]:
+            async def one(key: str, question: Question) -> None:
                 async with gate:
-                    reply = await self._ask(client, system, question, read)
+                    if errors:
+                        return
+                    try:
+                        reply = replies[key] = await self._ask(line, system, question, read)
+                    except GraderError as error:  # those under way may still be answered, and are paid for
+                        errors.append(error)
+                        return
                 if reply.value is not None:
-                    self._cache.put(key, reply.value, how.model)
-                return key, reply
+                    self._cache.put(key, reply.value, self.settings.model)
 
-            return dict(await asyncio.gather(*(one(key, question) for key, question in missing.items())))
+            await asyncio.gather(*(one(key, question) for key, question in missing.items()))
+        if errors:
+            raise errors[0]
+        return replies
 
-    async def _ask(
-        self, client: AsyncOpenAI, system: str, question: Question, read: Callable[[object], int | None]
-    ) -> Reply:
+    async def _ask(self, line: _Line, system: str, question: Question, read: Callable[[object], int | None]) -> Reply:
         """Ask, and ask again where the reply is not what was asked for. What the network or the server did the client retries."""
-        import openai
-
-        problem = ""
+        reply = Reply(None)
         for _ in range(1 + _REASKED):
             if not self._cache.spend(self.purse, self.settings.budget):
-                return Reply(None, f"the judge's budget of {self.settings.budget} questions is spent")
-            try:
-                reply = await client.chat.completions.create(
-                    model=self.settings.model,
+                raise GraderError(
+                    f"the judge's budget of {self.settings.budget} questions is spent; give a larger reward.judge.budget. {_KEPT}"
+                )
+            reply = await line.send(system, question, read)
+            if reply.value is not None:
+                break
+            if reply.lost:
+                await line.check_up()
+                break
+        return reply
+
+
+class _Line:
+    """A connection to the judge, for as long as one lot of questions is asked."""
+
+    def __init__(self, client: AsyncOpenAI, settings: JudgeSettings, fields: dict[str, Any]) -> None:
+        self._client, self._settings, self._fields = client, settings, fields
+        self._checking = asyncio.Lock()
+        self._heard_at = 0.0
+
+    async def send(self, system: str, question: Question, read: Callable[[object], int | None]) -> Reply:
+        """The reply to one question.
+
+        Raises:
+            GraderError: the endpoint refuses the key.
+        """
+        import openai
+
+        how = self._settings
+        try:
+            # The client's own limit is for each read; one that comes in drips would never end.
+            async with asyncio.timeout((1 + how.retries) * how.timeout_s + how.retries * _LONGEST_PAUSE):
+                reply = await self._client.chat.completions.create(
+                    model=how.model,
                     messages=[
                         {"role": "system", "content": system},
                         {"role": "user", "content": json.dumps(question, ensure_ascii=False)},
                     ],
-                    extra_body=self.settings.body,
+                    extra_body=self._fields,
                 )
-                said = reply.choices[0].message.content
-            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-                raise GraderError(self._refused(error)) from None
-            except openai.APIResponseValidationError:
-                problem = "the judge's reply is not a chat completion"
-            except openai.APIError as error:
-                return Reply(None, f"the judge gave no reply ({_in_short(error)})")
-            except (ValueError, TypeError, AttributeError, LookupError):  # half a JSON, or one of another form
-                problem = "the judge's reply is not a chat completion"
-            else:
-                value = read(said)
-                if value is not None:
-                    return Reply(value)
-                problem = f"the judge did not say what it was asked for: {str(said)[:60]!r}"
-        return Reply(None, problem)
-
-    def _refused(self, error: Exception) -> str:
-        return (
-            f"the judge {self.settings.model!r} at {self.settings.url or 'OpenAI'} refuses ({_in_short(error)}); check "
-            f"reward.judge.url and .model, and the key in {self.settings.key_variable}. What was done is kept: run again to go on"
+            said = reply.choices[0].message.content
+        except openai.AuthenticationError as error:
+            raise GraderError(self._down(_in_short(error))) from None
+        except openai.APIResponseValidationError:
+            return Reply(None, "the judge's reply is not a chat completion")
+        except (openai.APIError, TimeoutError) as error:
+            return Reply(None, f"the judge gave no reply ({_in_short(error)})", lost=True)
+        except (ValueError, TypeError, AttributeError, LookupError):  # half a JSON, or one of another form
+            return Reply(None, "the judge's reply is not a chat completion")
+        value = read(said)
+        return Reply(
+            value, "" if value is not None else f"the judge did not say what it was asked for: {str(said)[:60]!r}"
         )
+
+    async def check_up(self) -> None:
+        """After a lost question: is that the question's fault, or the judge's? One that anybody can answer tells.
+
+        Without it an outage would leave a run with only those answers that need no judge, the perfect ones.
+
+        Raises:
+            GraderError: that one is lost, too.
+        """
+        lost_at = time.monotonic()
+        async with self._checking:
+            if self._heard_at >= lost_at:  # somebody else has just found out
+                return
+            reply = await self.send(_GRADE, _HARMLESS, read_verdict)
+            if reply.lost:
+                raise GraderError(self._down(reply.problem))
+            self._heard_at = time.monotonic()
+
+    def _down(self, problem: str) -> str:
+        how = self._settings
+        return (
+            f"the judge {how.model!r} at {how.url or 'OpenAI'} can't be asked ({problem}); check reward.judge.url and .model, "
+            f"and the key in {_key_variable(how) or 'reward.judge.key_variable'}. {_KEPT}"
+        )
+
+
+def _client(how: JudgeSettings) -> AsyncOpenAI:
+    from openai import AsyncOpenAI
+
+    key = os.environ.get(_key_variable(how)) or "none"  # local servers take any
+    return AsyncOpenAI(base_url=how.url or None, api_key=key, timeout=how.timeout_s, max_retries=how.retries)
+
+
+def _key_variable(how: JudgeSettings) -> str:
+    """Where the key is; a key for OpenAI is shown to nobody else unless that is asked for."""
+    return how.key_variable or ("" if how.url else "OPENAI_API_KEY")
 
 
 def read_verdict(said: object) -> int | None:

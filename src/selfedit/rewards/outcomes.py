@@ -29,7 +29,7 @@ from ..types import Answer, Outcome, Status, Task, Update
 from .grading import Case, Verdict, make_grader
 from .terms import Reward
 
-_OUTAGE = 4  # so many tasks of which none can be graded are no chance
+_NO_CHANCE = 4  # so many tasks of which none can be graded: something is broken
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,12 @@ def parse_passage(engine: Engine, settings: Settings, task: Task) -> ParsedEdit:
 class Rewarder:
     """Answers probes and turns them into rewards, by the run's metric."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, purse: str = "") -> None:
+        """``purse``: whose budget a judge spends."""
         self.engine, self.settings = engine, settings
         self.reward: RewardSettings = settings.reward
         self.templates: Templates = settings.templates
-        self.grader = make_grader(settings)
+        self.grader = make_grader(settings, purse)
         self._reward = Reward(engine, settings)
 
     def answers(
@@ -173,7 +174,9 @@ class Rewarder:
         Raises:
             GraderError: not one of several tasks could be graded.
         """
-        return _not_all_ungraded([self.worth(t, row) for t, row in zip(tasks, self.answers(None, tasks), strict=True)])
+        worths = [self.worth(t, row) for t, row in zip(tasks, self.answers(None, tasks), strict=True)]
+        _not_all_ungraded(tasks, worths)
+        return worths
 
     def worth(self, task: Task, answers: Sequence[Answer], bank: AdapterBank | None = None, member: int = 0) -> Worth:
         """What a task's answers are worth. They are member ``member``'s of the bank, or the mounted model's."""
@@ -225,15 +228,21 @@ class Rewarder:
         done: dict[int, Outcome] = {}
         if updates:
             bank = self.engine.fit([update for _, update in updates])
-            tasks = [trials[i].task for i, _ in updates]
-            rows = self.answers(bank, tasks)
             wasted = [_wasted(bank, member) for member in range(len(updates))]
+            asked = [
+                replace(trials[i].task, probes=())
+                if reason
+                else trials[i].task  # nobody is asked what a broken model says
+                for (i, _), reason in zip(updates, wasted, strict=True)
+            ]
+            rows = self.answers(bank, asked)
             worths = {
                 member: self.worth(task, row, bank, member)
-                for member, (task, row, reason) in enumerate(zip(tasks, rows, wasted, strict=True))
-                if not reason
+                for member, (task, row) in enumerate(zip(asked, rows, strict=True))
+                if not wasted[member]
             }
-            _not_all_ungraded(list(worths.values()))
+            if "custom" in self.reward.terms:  # what it depends on may be down; a judge tells by itself that it is
+                _not_all_ungraded([asked[member] for member in worths], list(worths.values()))
             for member, ((i, _), row) in enumerate(zip(updates, rows, strict=True)):
                 done[i] = _outcome(trials[i], before[i], bank, member, row, worths.get(member) or wasted[member])
         return [
@@ -273,28 +282,20 @@ def _outcome(
     return Outcome(trial.edit_id, trial.seed, "ok", "", answers, after.reward, gain, logprob, tokens, sha)
 
 
-def _not_all_ungraded(worths: list[Worth]) -> list[Worth]:
-    """``worths``, unless none of several could be graded: what is down will not come up within the run."""
-    if len(worths) >= _OUTAGE and all(worth.reward is None for worth in worths):
+def _not_all_ungraded(tasks: Sequence[Task], worths: Sequence[Worth]) -> None:
+    """Raise GraderError where none of several tasks could be graded: a run on such a reward is worthless."""
+    n = len({task.id for task in tasks})
+    if n >= _NO_CHANCE and all(worth.reward is None for worth in worths):
         raise GraderError(
-            f"not one of {len(worths)} tasks could be graded ({worths[0].problem}). What was done is kept: mend that, and run "
-            "the same command again to go on"
+            f"not one of {n} tasks could be graded ({worths[0].problem}). What was done is kept: mend that, and run the same "
+            "command again to go on"
         )
-    return worths
 
 
-def mean_of_graded(values: Sequence[float | None]) -> float:
-    """The mean over those that could be graded.
-
-    Raises:
-        GraderError: there are none.
-    """
+def mean_of_graded(values: Sequence[float | None]) -> float | None:
+    """The mean over those that could be graded; None where there are none."""
     known = [value for value in values if value is not None]
-    if not known:
-        raise GraderError(
-            f"not one of {len(values)} tasks could be graded; look at the reasons in the run's journal.db"
-        )
-    return sum(known) / len(known)
+    return sum(known) / len(known) if known else None
 
 
 def _gold_logprob(gold: Scored) -> float:

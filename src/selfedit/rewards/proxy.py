@@ -19,8 +19,8 @@ Valued = tuple[float | None, str]
 Proxy = Callable[[Sequence[Edit], Mapping[str, Task]], list[Valued]]
 
 
-def make_proxy(rewarder: Rewarder, settings: Settings) -> Proxy | None:
-    """The proxy that these settings ask for, if any.
+def make_proxy(rewarder: Rewarder, settings: Settings, purse: str = "") -> Proxy | None:
+    """The proxy that these settings ask for, if any. ``purse``: whose budget a judge spends.
 
     Raises:
         SettingsError: the judge's client is not installed, or its cache can't be opened.
@@ -28,7 +28,7 @@ def make_proxy(rewarder: Rewarder, settings: Settings) -> Proxy | None:
     if settings.reward.proxy == "none":
         return None
     if settings.reward.proxy == "rubric":
-        judge = Judge(settings.reward.judge, purse=settings.sha256())
+        judge = Judge(settings.reward.judge, purse)
 
         def rubric(edits: Sequence[Edit], tasks: Mapping[str, Task]) -> list[Valued]:
             replies = judge.mark([(tasks[edit.task_id].text, edit.text) for edit in edits])
