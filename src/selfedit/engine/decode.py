@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from ..errors import ModelError, SettingsError
 from .beside import Beside, bank_views
 from .body import Body
+from .cache import make_cache
 from .lora import Bank
 from .nucleus import fixed_point, keep_nucleus
 
@@ -119,7 +119,7 @@ class _Batch:
     def __init__(self, body: Body, place: Beside, bank: Bank | None, rows: list[Row]) -> None:
         self._body, self._place, self._bank = body, place, bank
         self._grid = self._arrange(rows)
-        self._cache = DynamicCache(config=body.model.config)
+        self._cache = make_cache(body.model.config)
         self._mask = torch.zeros(0)
 
     def run(self, choose: Choose, stops: frozenset[int]) -> None:

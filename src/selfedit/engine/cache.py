@@ -1,0 +1,56 @@
+"""A key-value cache with room to grow: transformers' own copies all that it holds for every token that is written.
+
+On two CPU cores those copies were half of the time that writing 128 self-edits takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+_LEAST_ROOM = 16  # tokens
+_ROOM = 1 / 8  # of what a layer holds
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values (N, G, seen, d) as views of buffers that have room for more tokens behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append the states of new tokens (N, G, T, d); returns all keys and all values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        had = self.get_seq_length()
+        seen = had + key_states.shape[-2]
+        if self._buffers is None or self._buffers[0].shape[-2] < seen:
+            self._buffers = self._grown(key_states, had, seen), self._grown(value_states, had, seen, values=True)
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[..., had:seen, :] = states
+        self.keys, self.values = (buffer[..., :seen, :] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def _grown(self, states: Tensor, had: int, seen: int, values: bool = False) -> Tensor:
+        """A buffer for ``seen`` tokens and some more, with the ``had`` ones in it."""
+        *before, _, width = states.shape
+        buffer = states.new_empty(*before, seen + max(_LEAST_ROOM, int(_ROOM * seen)), width)
+        if had:
+            buffer[..., :had, :] = self.values if values else self.keys
+        return buffer
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows (n) of the batch, in this order; they may repeat."""
+        super().batch_select_indices(indices)
+        self._buffers = None  # what was selected is a copy, without room
+
+
+def make_cache(config: Any) -> DynamicCache:
+    """An empty cache for a model of this config; layers of other kinds (sliding windows) stay transformers' own."""
+    cache = DynamicCache(config=config)
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
