@@ -3,10 +3,11 @@
     python -m benchmarks.selection --json selection.json
 
 The base writes 5 edits for each of 50 development tasks. The full search trains every edit with 3 seeds to its end, on the
-engine; racing screens them half-way with adapters in the upper layers only, trains the best 3 as usual, and gives more seeds to
-close ones (`selfedit.rewards.race`). Both choose by the gold answers' log-likelihood on half of a task's probes; their picks are
-trained again as usual, with fresh seeds, and asked the other half. The Trainer's inner loops (training alone, no probes) are
-timed between the parts of the race, which is run once; what the full search would take with it is their mean times their number.
+engine; racing looks at them half-way, trains the best 3 to the end, and gives more seeds to close ones
+(`selfedit.rewards.race`). Both adapt the upper layers only, as the settings that ship do, so that what lies below is computed
+once. Both choose by the gold answers' log-likelihood on half of a task's probes; their picks are trained again with fresh seeds,
+and asked the other half. The Trainer's inner loops (training alone, no probes) are timed between the parts of the race, which is
+run once; what the full search would take with it is their mean times their number.
 """
 
 from __future__ import annotations
@@ -58,8 +59,7 @@ class Plan:
     seeds: int = 3
     loops: int = 30
     seed: int = 11
-    screen: str = "gate_proj,up_proj,down_proj@2:"
-    race: RacePlan = field(default_factory=lambda: RacePlan(marks=(0.5,), keep=0.6, anew=True))
+    race: RacePlan = field(default_factory=lambda: RacePlan(marks=(0.5,), keep=0.6))
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     search = prepare(engine, settings, plan)
     say(f"{len(search.trials)} usable edits of {len(search.groups)} tasks; choosing the Trainer's setup")
     trainer = Trainer(search)
-    runner = TimedRunner(
-        EditRunner(search.rewarder, search.trials, plan.screen), trainer, loops=max(1, plan.loops // 6)
-    )
+    runner = TimedRunner(EditRunner(search.rewarder, search.trials), trainer, loops=max(1, plan.loops // 6))
     found = race(search.groups, runner, plan.race)
     trainer.run(plan.loops - len(trainer.seconds))
     per_loop, inner_loops = fmean(trainer.seconds), len(search.trials) * plan.seeds
@@ -204,13 +202,8 @@ def measure(plan: Plan) -> dict[str, Any]:
         "inner_loops": {"full": inner_loops, "raced": found.trained},
         "trainer_setup": trainer.setup,
         "engine_dtype": engine.dtype,
-        "plan": {
-            "edits": plan.edits,
-            "seeds": plan.seeds,
-            "seed": plan.seed,
-            "screen": plan.screen,
-            "race": vars(plan.race),
-        },
+        "targets": settings.targets,
+        "plan": {"edits": plan.edits, "seeds": plan.seeds, "seed": plan.seed, "race": vars(plan.race)},
         "seed_noise": found.noise,
     }
 
@@ -227,13 +220,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--edits", type=int, default=5, help="self-edits for each task")
     parser.add_argument("--loops", type=int, default=30, help="inner loops of the Trainer to time")
     parser.add_argument("--seed", type=int, default=11, help="draws the tasks")
-    parser.add_argument("--screen", default=Plan.screen, help="modules that the race adapts up to its last mark")
     parser.add_argument("--marks", type=float, nargs="*", default=[0.5], help="fractions of the steps")
     asked = parser.parse_args(arguments)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)  # PEFT reads a property that transformers renamed
-    plan = Plan(tasks=asked.tasks, edits=asked.edits, loops=asked.loops, seed=asked.seed, screen=asked.screen)
+    plan = Plan(tasks=asked.tasks, edits=asked.edits, loops=asked.loops, seed=asked.seed)
     plan = replace(plan, race=replace(plan.race, marks=tuple(asked.marks)))
     made = measure(plan)
     write_atomically(asked.json, json.dumps(made, indent=1) + "\n")

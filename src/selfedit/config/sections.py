@@ -87,7 +87,7 @@ class TaskSettings(Section):
     families: tuple[Literal["e1", "e2", "e3"], ...] = Field(("e1",), description="families of world passages")
     probes_per_kind: int = Field(2, ge=1, description="world probes of each kind in one task")
     per_round: int = Field(12, ge=1, description="training contexts drawn each round")
-    dev: int = Field(8, ge=1, description="development tasks: the guards' look, and passage_only's learning rate")
+    dev: int = Field(16, ge=1, description="development tasks: the guards' look, and passage_only's learning rate")
     evaluation: int = Field(60, ge=1, description="held-out tasks of the ladder")
     split: Literal["dev", "test"] = Field("dev", description="which held-out tasks the ladder uses; test is ledgered")
 
