@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from selfedit.config import make_settings
 from selfedit.engine.cohort import minibatches
-from selfedit.engine.targets import find_layout
+from selfedit.engine.lora import Target
+from selfedit.engine.targets import decoder_layers, find_layout
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.evaluation.machine import EMBEDDED
 from selfedit.rewards.outcomes import parse_edit
@@ -45,6 +46,12 @@ class Case:
     def tokens(self) -> int:
         """Tokens that go through the model in training."""
         return sum(len(sequence.ids) for sequence in self.sequences)
+
+    @property
+    def distinct_tokens(self) -> int:
+        """Tokens of the sequences that training visits, each counted once."""
+        visited = {i for batch in minibatches(self.update) for i in batch}
+        return sum(len(self.update.sequences[i].ids) for i in visited)
 
 
 def checkpoint(model: str, directory: Path) -> Path:
@@ -107,12 +114,27 @@ def useful_flops(model: Any, targets: str, case: Case) -> float:
     """Matrix products that an edit cannot do without, in FLOPs; padding, attention's own products and decoding left out.
 
     A frozen weight is used forward and backward (once each: activations only), an adapter's in three products, the head
-    for target tokens; prompts go forward only.
+    for target tokens; prompts go forward only. Below the lowest adapted layer nothing is ever learned: each sequence passes
+    there once, forward. That layer itself counts in full, though those of its products that feed no adapter could be left out.
     """
-    linear = sum(t.d_in * t.d_out for t in find_layout(model, "all-linear", "").targets)
+    below, above = _widths_around(model, targets)
     adapters = sum(case.update.rank * (t.d_in + t.d_out) for t in find_layout(model, targets, "").targets)
     head = int(model.config.vocab_size * model.config.hidden_size)
     predicted = sum(sequence.n_targets for sequence in case.sequences)
-    training = case.tokens * (2 * linear + 3 * adapters) + predicted * 2 * head
-    probing = sum(map(len, case.prompts)) * (linear + adapters)
+    training = case.tokens * (2 * above + 3 * adapters) + case.distinct_tokens * below + predicted * 2 * head
+    probing = sum(map(len, case.prompts)) * (below + above + adapters)
     return 2.0 * (training + probing)
+
+
+def _widths_around(model: Any, targets: str) -> tuple[int, int]:
+    """Weights of the linear modules below the lowest adapted layer, and of all the others but the head."""
+    path, _ = decoder_layers(model)
+
+    def layer(target: Target) -> int:
+        number = target.path.removeprefix(f"{path}.").split(".")[0]
+        return int(number) if number.isdigit() else 0  # outside of the layers: below all of them, to be safe
+
+    first = min(layer(target) for target in find_layout(model, targets, "").targets)
+    linear = find_layout(model, "all-linear", "").targets
+    below = sum(t.d_in * t.d_out for t in linear if layer(t) < first)
+    return below, sum(t.d_in * t.d_out for t in linear) - below
