@@ -11,7 +11,7 @@ import torch
 from two_tokens import ActionEngine, Logits, action, play
 
 from selfedit.algorithms import Judged, State, make_algorithm
-from selfedit.algorithms.experience import clipped, k3
+from selfedit.algorithms.experience import clipped, gather, k3
 from selfedit.algorithms.ppo import generalised_advantages, value_error
 from selfedit.algorithms.training import PolicyTraining
 from selfedit.config import AlgorithmSettings, make_settings
@@ -244,6 +244,18 @@ def test_invalid_edits_get_the_penalty_and_never_a_gain(
     assert gradients[0][B] > 0 > gradients[0][A]  # down with B
     with pytest.raises(Exception, match="invalid_reward"):
         settings(name, gradient={"invalid_reward": 0.1})
+
+
+@pytest.mark.parametrize("name", ["reinforce", "grpo", "ppo"])
+def test_where_every_level_is_negative_an_invalid_edit_is_no_better_than_the_worst(
+    name: str, engine: ActionEngine, gradients: list[list[float]]
+) -> None:
+    """Of nats (-2.5, say) the penalty of -1 would be the best."""
+    edits = [*pair(engine, -2.5, None), action(POLICY, engine, A, -4.0, index=2)]
+    found = gather(engine, edits, POLICY, settings(name))  # type: ignore[arg-type]
+    assert found.rewards == [-2.5, -4.0, -4.0]
+    learn(name, edits, engine)
+    assert gradients[0][B] >= 0  # never up with B
 
 
 @pytest.mark.parametrize("name", ["reinforce", "grpo", "rest_em"])

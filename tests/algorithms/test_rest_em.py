@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from selfedit.algorithms.base import judge
-from selfedit.algorithms.rest_em import select
+from selfedit.algorithms.rest_em import _weights, select
 from selfedit.config import AlgorithmSettings
 from selfedit.loop import _shares
 from selfedit.types import Answer, Completion, Edit, Outcome
@@ -70,3 +70,10 @@ def test_all_correct_keeps_edits_that_made_every_probe_right() -> None:
     answered = [replace(o, answers=(Answer("q", "a", "a", right[i // 2][i % 2], 0.0),)) for i, o in enumerate(outcomes)]
     settings = AlgorithmSettings(keep=3, rank_by=("gain",), all_correct=True)
     assert [j.edit.index for j in select(judge(EDITS, answered), settings)] == [0, 2]
+
+
+def test_winners_are_weighted_by_what_they_gained_also_where_a_level_ranks_them() -> None:
+    judged = judge(EDITS, outcomes_of([[-2.0], [-1.0], [-4.0]], baseline=-3.0))
+    by_level = AlgorithmSettings(rank_by=("reward",), weighted=True)
+    assert _weights(judged, by_level) == pytest.approx([1.0, 2.0, 0.0])
+    assert _weights(judged, by_level.model_copy(update={"weighted": False})) == [1.0] * 3

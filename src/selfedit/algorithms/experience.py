@@ -43,8 +43,9 @@ class Experience:
 
 
 def gather(engine: Engine, judged: Sequence[Judged], policy: Adapter | None, settings: AlgorithmSettings) -> Experience:
-    """What can be learned from. An edit that could not be applied gets ``invalid_reward``; one that another policy wrote is
-    refused or kept for importance weights (``stale``); both are counted.
+    """What can be learned from. An edit that could not be applied gets ``invalid_reward``, or what the worst that could be
+    applied got if that is less: never more than any of them. One that another policy wrote is refused or kept for importance
+    weights (``stale``). Both are counted.
 
     Raises:
         UpdateError: the edits were not all sampled in the same way.
@@ -63,11 +64,12 @@ def gather(engine: Engine, judged: Sequence[Judged], policy: Adapter | None, set
         )
     ((temperature, top_p),) = sampling
     groups: dict[str, list[int]] = defaultdict(list)
-    rewards: list[float] = []
     for i, item in enumerate(used):
         groups[item.edit.task_id].append(i)
-        value = getattr(item, settings.rank_by[0])
-        rewards.append(how.invalid_reward if value is None else value)
+    values = [getattr(item, settings.rank_by[0]) for item in used]
+    # Levels may all be negative (nats, or a user's own reward): a failure must not pass for the best edit among them.
+    unusable = min([how.invalid_reward, *(value for value in values if value is not None)])
+    rewards: list[float] = [unusable if value is None else value for value in values]
     sequences = [cloning_sequence(j.edit) for j in used]
 
     def whole(bank: AdapterBank | None) -> list[Tensor]:

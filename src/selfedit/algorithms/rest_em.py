@@ -82,7 +82,8 @@ def _cloning(tokens: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
 
 def _weights(winners: Sequence[Judged], settings: AlgorithmSettings) -> list[float]:
     """1 for each; or what each gained, 1 on average, where the settings ask for it (a loss counts nothing)."""
-    gains = [max(0.0, getattr(winner, settings.rank_by[0]) or 0.0) for winner in winners]
+    name = "gain" if settings.rank_by[0] == "reward" else settings.rank_by[0]  # the reward's level is no gain
+    gains = [max(0.0, getattr(winner, name) or 0.0) for winner in winners]
     mean = sum(gains) / len(gains)
     return [gain / mean for gain in gains] if settings.weighted and mean > 0 else [1.0] * len(winners)
 

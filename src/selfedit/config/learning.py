@@ -21,7 +21,10 @@ class GradientSettings(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     entropy: float = Field(0.0, ge=0, description="weight of an entropy bonus, per token")
     invalid_reward: float = Field(
-        -1.0, le=0, description="what an edit that could not be applied is worth, in the units of rank_by; never a gain"
+        -1.0,
+        le=0,
+        description="what an edit that could not be applied is worth, in the units of rank_by; never a gain, and never more "
+        "than the round's worst edit that could be applied",
     )
     stale: Literal["refuse", "weight"] = Field(
         "refuse",
