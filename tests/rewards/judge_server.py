@@ -9,6 +9,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+ACCOUNT_HEADERS = ("openai-organization", "openai-project")
 MISBEHAVES = ("500", "prose")  # those that notes may ask for
 
 
@@ -19,7 +20,9 @@ def completion(content: object) -> bytes:
 
 
 class JudgeServer(ThreadingHTTPServer):
-    """``asked`` counts requests by question; ``bodies`` and ``keys`` hold what was sent. ``always``: how it treats them all."""
+    """``asked`` counts requests by question; ``bodies``, ``keys`` and ``accounts`` (OpenAI's headers that name one)
+    hold what was sent. ``always``: how it treats them all.
+    """
 
     daemon_threads = True
     request_queue_size = 64  # connections that wait to be taken
@@ -29,6 +32,7 @@ class JudgeServer(ThreadingHTTPServer):
         self.asked: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
+        self.accounts: set[str] = set()
         self.always = ""
         self.lock = threading.Lock()
         self.under_way = self.most_under_way = 0
@@ -55,6 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.asked[question] += 1
             self.server.bodies.append(body)
             self.server.keys.add(self.headers["Authorization"])
+            self.server.accounts |= {h for h in self.headers if h.casefold() in ACCOUNT_HEADERS}
             before = self.server.asked[question]
             self.server.under_way += 1
             self.server.most_under_way = max(self.server.under_way, self.server.most_under_way)

@@ -63,7 +63,9 @@ def test_a_failure_is_no_verdict_and_harms_no_other(how: str, new_judge: NewJudg
     assert new_judge().grade(cases)[1].right is None  # nor is it remembered as one
 
 
-@pytest.mark.parametrize(("how", "requests"), [("429-once", 2), ("prose-once", 2), ("500", 3), ("prose", 3)])
+@pytest.mark.parametrize(
+    ("how", "requests"), [("429-once", 2), ("prose-once", 2), ("500", 3), ("prose", 3), ("half", 3)]
+)
 def test_what_may_pass_is_asked_again_a_few_times(
     how: str, requests: int, server: JudgeServer, new_judge: NewJudge
 ) -> None:
@@ -109,7 +111,7 @@ def test_a_budget_is_one_runs_and_outlives_its_process(server: JudgeServer, new_
         assert new_judge(purse="", budget=1).grade([case(f"yes {server.asked.total()}")])[0].right is True
 
 
-@pytest.mark.parametrize("how", ["500", "404", "cut", "400", "slow"])
+@pytest.mark.parametrize("how", ["500", "404", "cut", "400", "slow", "html", "half", "choiceless"])
 def test_a_judge_that_is_down_is_an_error_and_not_an_ungraded_answer(
     how: str, server: JudgeServer, new_judge: NewJudge
 ) -> None:
@@ -120,6 +122,16 @@ def test_a_judge_that_is_down_is_an_error_and_not_an_ungraded_answer(
     assert server.asked.total() == 3  # it is not given all the others, too
     server.always = ""
     assert new_judge().grade([case("yes 1")]) == [Verdict(True)]
+
+
+def test_a_judge_that_hangs_is_found_out_once_however_many_are_waiting(
+    server: JudgeServer, new_judge: NewJudge
+) -> None:
+    server.always = "slow"
+    with pytest.raises(GraderError, match=r"can't be asked"):
+        new_judge(at_once=16).grade([case(f"yes {i}") for i in range(40)])
+    assert server.asked["What is the capital of France?"] == 1
+    assert server.asked.total() == 17
 
 
 def test_a_judge_that_talks_is_not_down(server: JudgeServer, new_judge: NewJudge) -> None:
@@ -148,6 +160,16 @@ def test_a_key_for_openai_is_shown_to_nobody_else_unless_asked_for(
     monkeypatch.setenv("OPENAI_API_KEY", "for-openai")
     new_judge(**fields).grade([case("yes ?")])
     assert server.keys == {f"Bearer {shown}"}
+
+
+def test_whose_account_it_is_at_openai_is_told_to_nobody_else(
+    server: JudgeServer, new_judge: NewJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-ours")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-ours")
+    new_judge().grade([case("yes ?")])
+    assert server.keys == {"Bearer none"}
+    assert server.accounts == set()
 
 
 def test_only_so_many_requests_are_under_way(server: JudgeServer, new_judge: NewJudge) -> None:

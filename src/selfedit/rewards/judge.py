@@ -41,6 +41,7 @@ _MARK = (
 )
 _HARMLESS = {"question": "What is the capital of France?", "reference_answers": ["Paris"], "given_answer": "Paris"}
 _FIELDS: dict[str, Any] = {"temperature": 0, "max_tokens": 16}  # of every request, but for what the settings say
+_NO_COMPLETION = "the judge's reply is not a chat completion"  # some say so, with 200 OK, that they are being mended
 _KEPT = "What was done is kept: run the same command again to go on"
 _LONGEST_PAUSE = 60.0  # seconds; what a server may ask the client to wait before another attempt
 _REASKED = 2  # times, where a reply is not what was asked for
@@ -55,7 +56,7 @@ Question = Mapping[str, Any]
 class Reply:
     """What a judge made of one question; None where nothing could be had, and ``problem`` says why.
 
-    ``lost``: the request failed, by the network's fault, the server's or the question's.
+    ``lost``: there was no chat completion, by the network's fault, the server's or the question's.
     """
 
     value: int | None
@@ -157,7 +158,8 @@ class Judge:
                 break
             if reply.lost:
                 await line.check_up()
-                break
+                if reply.problem != _NO_COMPLETION:  # all else the client has tried again already
+                    break
         return reply
 
 
@@ -168,6 +170,7 @@ class _Line:
         self._client, self._settings, self._fields = client, settings, fields
         self._checking = asyncio.Lock()
         self._heard_at = 0.0
+        self._error: GraderError | None = None
 
     async def send(self, system: str, question: Question, read: Callable[[object], int | None]) -> Reply:
         """The reply to one question.
@@ -193,11 +196,11 @@ class _Line:
         except openai.AuthenticationError as error:
             raise GraderError(self._down(_in_short(error))) from None
         except openai.APIResponseValidationError:
-            return Reply(None, "the judge's reply is not a chat completion")
+            return Reply(None, _NO_COMPLETION, lost=True)
         except (openai.APIError, TimeoutError) as error:
             return Reply(None, f"the judge gave no reply ({_in_short(error)})", lost=True)
         except (ValueError, TypeError, AttributeError, LookupError):  # half a JSON, or one of another form
-            return Reply(None, "the judge's reply is not a chat completion")
+            return Reply(None, _NO_COMPLETION, lost=True)
         value = read(said)
         return Reply(
             value, "" if value is not None else f"the judge did not say what it was asked for: {str(said)[:60]!r}"
@@ -213,11 +216,15 @@ class _Line:
         """
         lost_at = time.monotonic()
         async with self._checking:
-            if self._heard_at >= lost_at:  # somebody else has just found out
+            # Somebody else may have found out meanwhile. Where it hangs, one such question takes all of a request's time limit.
+            if self._error:
+                raise self._error
+            if self._heard_at >= lost_at:
                 return
             reply = await self.send(_GRADE, _HARMLESS, read_verdict)
             if reply.lost:
-                raise GraderError(self._down(reply.problem))
+                self._error = GraderError(self._down(reply.problem))
+                raise self._error
             self._heard_at = time.monotonic()
 
     def _down(self, problem: str) -> str:
@@ -232,7 +239,10 @@ def _client(how: JudgeSettings) -> AsyncOpenAI:
     from openai import AsyncOpenAI
 
     key = os.environ.get(_key_variable(how)) or "none"  # local servers take any
-    return AsyncOpenAI(base_url=how.url or None, api_key=key, timeout=how.timeout_s, max_retries=how.retries)
+    client = AsyncOpenAI(base_url=how.url or None, api_key=key, timeout=how.timeout_s, max_retries=how.retries)
+    if how.url:  # whose account it is at OpenAI is nobody else's business; the client takes it from the environment
+        client.organization = client.project = None
+    return client
 
 
 def _key_variable(how: JudgeSettings) -> str:
