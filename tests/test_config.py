@@ -43,6 +43,26 @@ def test_what_goes_at_once_has_defaults_where_it_is_still_auto():
     assert make_settings({"model": {"rows_at_once": 3}}).model.at_once == AtOnce(8, 3, 8192)
 
 
+@pytest.mark.parametrize(
+    ("fields", "targets", "templates"),
+    [
+        ({}, "gate_proj,up_proj,down_proj@3:", "world"),
+        ({"model": {"targets": "auto", "templates": "auto"}}, "gate_proj,up_proj,down_proj@3:", "world"),
+        ({"model": {"path": "some/model"}}, "all-linear", "general"),
+        ({"preset": "paper"}, "paper", "world"),
+        ({"model": {"path": "some/model", "targets": "paper", "templates": "world"}}, "paper", "world"),
+    ],
+)
+def test_what_auto_comes_to_for_a_base_is_recorded_and_hashed(fields, targets, templates):
+    settings = make_settings(fields)
+    assert (settings.model.targets, settings.model.templates) == (targets, templates)
+    assert settings.targets == targets
+    named = {**fields, "model": {**fields.get("model", {}), "targets": targets, "templates": templates}}
+    assert settings == make_settings(named)
+    assert settings.sha256() == make_settings(named).sha256()
+    assert Settings() == make_settings({})
+
+
 def test_one_task_and_one_edit_are_allowed():
     assert make_settings({"edits": {"per_task": 1}, "tasks": {"per_round": 1, "evaluation": 1, "dev": 1}})
 

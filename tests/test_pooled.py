@@ -47,16 +47,20 @@ def test_means_are_over_seeds_and_differences_over_the_tasks_that_both_rungs_hav
     assert "seed" not in pooled["settings"]
 
 
-@pytest.mark.parametrize("change", ["settings", "base", "seed"])
+@pytest.mark.parametrize("change", ["settings", "targets", "base", "seed"])
 def test_runs_that_are_not_one_experiment_are_refused(change):
     one, other = summary(1, 0.1), summary(2, 0.1)
     if change == "settings":
         other["settings"] = make_settings({"seed": 2, "inner": {"steps": 17}}).model_dump(mode="json")
+    elif change == "targets":  # unlike what the machine decides
+        settings = make_settings({"seed": 2, "model": {"targets": "all-linear"}})
+        other["settings"] = settings.model_dump(mode="json")
     elif change == "base":
         other["base_sha256_before"] = "c"
     else:
         other["seed"] = 1
-    with pytest.raises(RunError, match={"settings": "inner.steps", "base": "base_sha256", "seed": "twice"}[change]):
+    said = {"settings": "inner.steps", "targets": r"model\.targets", "base": "base_sha256", "seed": "twice"}
+    with pytest.raises(RunError, match=said[change]):
         pool([one, other])
 
 

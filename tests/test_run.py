@@ -57,6 +57,19 @@ def test_other_settings_are_refused_and_the_fields_named(tmp_path):
         pass
 
 
+def test_a_run_whose_targets_were_not_recorded_is_refused_by_their_name(tmp_path):
+    with open_run(tmp_path / "r", SETTINGS):
+        pass
+    file = tmp_path / "r" / "config.toml"
+    recorded = f'targets = "{SETTINGS.targets}"'
+    assert recorded in file.read_text()
+    for other in ("auto", "all-linear"):  # an earlier release wrote "auto", and meant something else by it
+        file.write_text(file.read_text().replace(recorded, f'targets = "{other}"'))
+        with pytest.raises(RunError, match=r"\(model\.targets\)"), open_run(tmp_path / "r", SETTINGS):
+            pass
+        file.write_text(file.read_text().replace(f'targets = "{other}"', recorded))
+
+
 def test_the_written_settings_are_a_file_that_selfedit_runs(tmp_path):
     with open_run(tmp_path / "r", SETTINGS):
         pass

@@ -108,17 +108,12 @@ class Settings(Section):
     @property
     def targets(self) -> str:
         """The modules that adapters change."""
-        if self.model.targets != "auto":
-            return self.model.targets
-        return "gate_proj,up_proj,down_proj@3:" if self.model.path == "embedded" else "all-linear"
+        return self.model.targets
 
     @property
     def templates(self) -> Templates:
         """The texts this run prompts and trains with."""
-        name = self.model.templates
-        if name == "auto":
-            name = "world" if self.model.path == "embedded" else "general"
-        return TEMPLATES[name]
+        return TEMPLATES[self.model.templates]
 
     def on_machine(self, **values: Any) -> Settings:
         """These settings with some of `MACHINE_FIELDS` resolved."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Form = Literal["implications", "rewrite", "self_qa"]
 Auto = Literal["auto"]
@@ -13,6 +13,9 @@ Count = Annotated[int, Field(ge=1)] | Auto
 MACHINE_FIELDS = ("device", "dtype", "memory_gib", "members_at_once", "rows_at_once", "tokens_at_once")
 # Those of them that only decide about the others: where these are named, they change nothing.
 PLANNING_FIELDS = ("memory_gib",)
+# What "auto" comes to for the base that ships with the package, and for any other.
+_EMBEDDED = {"templates": "world", "targets": "gate_proj,up_proj,down_proj@3:"}
+_OTHER = {"templates": "general", "targets": "all-linear"}
 
 
 class Section(BaseModel):
@@ -72,6 +75,15 @@ class ModelSettings(Section):
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the checkpoint")
     allow_pickle: bool = Field(False, description="load pickled weights where there is no safetensors file")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_base(cls, fields: Any) -> Any:
+        """What "auto" comes to for this base is recorded and hashed with the rest: another release may choose otherwise."""
+        if not isinstance(fields, dict):
+            return fields
+        own = _EMBEDDED if fields.get("path", "embedded") == "embedded" else _OTHER
+        return fields | {name: value for name, value in own.items() if fields.get(name, "auto") == "auto"}
 
     @property
     def at_once(self) -> AtOnce:
