@@ -55,7 +55,7 @@ def settings_for(
             **fields,
             "seed": seed,
             "rounds": rounds,
-            "tasks": {"per_round": max(1, loops // a_task), "dev": 8, "evaluation": tasks, "split": split},
+            "tasks": {"per_round": max(1, loops // a_task), "dev": 16, "evaluation": tasks, "split": split},
             "ladder": {"rungs": ["base_edits", "rounds"], "middle_rounds": [rounds // 2], "middle_tasks": tasks},
         }
     )
