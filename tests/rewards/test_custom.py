@@ -16,7 +16,7 @@ from selfedit.errors import GraderError, SettingsError
 from selfedit.evaluation.experiment import run_experiment
 from selfedit.rewards.check import check_grader
 from selfedit.rewards.custom import call_custom, load_custom
-from selfedit.rewards.outcomes import Worth, _not_all_ungraded
+from selfedit.rewards.outcomes import Rewarder, Worth, _not_all_ungraded
 from selfedit.types import Answer, Probe, Task
 
 TASK = Task("t", "T", ("context",), (Probe("Where?", "Lyon"),))
@@ -140,10 +140,37 @@ def test_gold_answers_have_to_be_worth_more_than_empty_ones(
     assert found.ungraded == ungraded
 
 
-def test_tasks_that_fail_are_counted_by_task_and_not_by_edit() -> None:
+def test_a_run_stops_where_so_much_fails_that_the_reward_is_broken_and_for_no_task_of_its_own() -> None:
     tasks = [Task(f"t{i}", "T", ("c",), TASK.probes) for i in range(4)]
-    lost = [Worth(None, -1.0, problem="no price")] * 4
-    _not_all_ungraded([tasks[0]] * 4, lost)
-    _not_all_ungraded(tasks, [*lost[1:], Worth(0.0, -1.0, 0.0)])
+    lost, known = Worth(None, -1.0, problem="no price"), Worth(0.0, -1.0, 0.0)
+    _not_all_ungraded([tasks[0]] * 20, [lost] * 20, [lost] * 20)  # that task can't be graded
+    _not_all_ungraded([tasks[0]] * 7, [lost] * 7, [known] * 7)
+    _not_all_ungraded(tasks[:2], [lost] * 2, [lost] * 2)
+    _not_all_ungraded(tasks * 2, [*[lost] * 7, known], [known] * 8)
     with pytest.raises(GraderError, match=r"not one of 4 tasks could be graded \(no price\)"):
-        _not_all_ungraded(tasks, lost)
+        _not_all_ungraded(tasks, [lost] * 4)
+    with pytest.raises(GraderError, match=r"not one of 8 edits of 2 tasks could be graded"):
+        _not_all_ungraded(tasks[:2] * 4, [lost] * 8, [lost] * 8)
+    with pytest.raises(GraderError, match=r"not one of 8 edits of 1 task could be graded"):
+        _not_all_ungraded([tasks[0]] * 8, [lost] * 8, [known] * 8)
+
+
+def test_a_reward_that_breaks_on_the_way_stops_the_run(
+    module: str, fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {
+        "reward": {"custom": f"{module}:share"},
+        "tasks": {"per_round": 1, "dev": 1, "evaluation": 1, "probes_per_kind": 1},
+        "edits": {"per_task": 16, "max_new_tokens": 24},
+    }
+
+    outcomes = Rewarder.outcomes
+
+    def broken_by_then(self: Rewarder, trials: Any, *args: Any) -> Any:
+        if len(trials) > 1:  # the round's, and not the look before it
+            monkeypatch.setattr("selfedit.rewards.terms.call_custom", lambda *_: (None, "the price list is gone"))
+        return outcomes(self, trials, *args)
+
+    monkeypatch.setattr(Rewarder, "outcomes", broken_by_then)
+    with pytest.raises(GraderError, match=r"edits of 1 task could be graded \(the price list is gone\)"):
+        run_experiment(make_settings(fields | few), tmp_path / "run")

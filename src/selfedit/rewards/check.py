@@ -12,7 +12,7 @@ from ..config import Settings
 from ..errors import GraderError
 from ..types import Answer, Probe, Task
 from .custom import call_custom, load_custom
-from .grading import RULES, Case, Grader, Verdict, by_rule, make_grader
+from .grading import REASKED, RULES, Case, Grader, Verdict, by_rule, make_grader
 
 ENOUGH = 0.95  # of the gold answers have to be called right, and of all verdicts to be had
 TOO_MANY = 0.5  # of the other questions' answers called right: it hardly looks at them
@@ -56,14 +56,16 @@ class GraderCheck:
 
 def check_grader(settings: Settings, tasks: Sequence[Task]) -> list[GraderCheck]:
     """Put gold answers, and answers to other questions, through whatever grades texts in a run: the grader of its metric, the
-    rules among the reward's terms and, a task at a time, the user's own reward. A judge is asked at most 2 * MOST
-    questions, and no more than its budget; a run's own budget is not touched.
+    rules among the reward's terms and, a task at a time, the user's own reward. A judge is asked about at most 2 * MOST
+    answers, and no more often than its budget allows, even if it has to be asked each again; a run's own budget is not touched.
 
     Raises:
         GraderError: the judge refuses, or there is nothing to check with.
     """
     reward = settings.reward
-    most = min(MOST, max(1, reward.judge.budget // 2)) if reward.metric == "judge" else MOST
+    most = MOST
+    if reward.metric == "judge":
+        most = min(MOST, max(1, reward.judge.budget // (2 * (1 + REASKED))))
     probes = [probe for task in tasks for probe in task.probes][:most]
     if not probes:
         raise GraderError("there are no questions to check the grader with; give tasks with questions")

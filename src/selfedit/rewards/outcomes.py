@@ -30,6 +30,7 @@ from .grading import Case, Verdict, make_grader
 from .terms import Reward
 
 _NO_CHANCE = 4  # so many tasks of which none can be graded: something is broken
+_NO_CHANCE_EDITS = 8  # so many edits, of several tasks or of one that could be graded without an edit
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,8 @@ class Rewarder:
                 if not wasted[member]
             }
             if "custom" in self.reward.terms:  # what it depends on may be down; a judge tells by itself that it is
-                _not_all_ungraded([asked[member] for member in worths], list(worths.values()))
+                tried = [updates[member][0] for member in worths]
+                _not_all_ungraded([trials[i].task for i in tried], list(worths.values()), [before[i] for i in tried])
             for member, ((i, _), row) in enumerate(zip(updates, rows, strict=True)):
                 done[i] = _outcome(trials[i], before[i], bank, member, row, worths.get(member) or wasted[member])
         return [
@@ -282,12 +284,17 @@ def _outcome(
     return Outcome(trial.edit_id, trial.seed, "ok", "", answers, after.reward, gain, logprob, tokens, sha)
 
 
-def _not_all_ungraded(tasks: Sequence[Task], worths: Sequence[Worth]) -> None:
-    """Raise GraderError where none of several tasks could be graded: a run on such a reward is worthless."""
+def _not_all_ungraded(tasks: Sequence[Task], worths: Sequence[Worth], before: Sequence[Worth] = ()) -> None:
+    """Raise GraderError where nothing of several tasks, or of many edits, could be graded: a run on such a reward is worthless.
+
+    Edits of one task that cannot be graded without an edit either (``before``) tell nothing: the fault may be the task's.
+    """
     n = len({task.id for task in tasks})
-    if n >= _NO_CHANCE and all(worth.reward is None for worth in worths):
+    many = len(worths) >= _NO_CHANCE_EDITS and (n > 1 or any(worth.reward is not None for worth in before))
+    if (n >= _NO_CHANCE or many) and all(worth.reward is None for worth in worths):
+        what = f"{n} tasks" if n >= _NO_CHANCE else f"{len(worths)} edits of {n} task{'s' if n > 1 else ''}"
         raise GraderError(
-            f"not one of {n} tasks could be graded ({worths[0].problem}). What was done is kept: mend that, and run the same "
+            f"not one of {what} could be graded ({worths[0].problem}). What was done is kept: mend that, and run the same "
             "command again to go on"
         )
 
