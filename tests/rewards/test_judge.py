@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,14 @@ from selfedit.cli.main import main
 from selfedit.config import JudgeSettings, make_settings
 from selfedit.errors import DiskError, GraderError, RunError, SettingsError
 from selfedit.evaluation.experiment import run_experiment
-from selfedit.rewards.check import check_grader
 from selfedit.rewards.grading import Case, Verdict
 from selfedit.rewards.judge import Judge, Reply, read_marks, read_verdict
 from selfedit.tasks.source import FileSource
-from selfedit.types import Completion, Edit, Outcome, Probe, Task
+from selfedit.types import Completion, Edit, Outcome
 
 MISBEHAVIOUR = ["slow", "prose", "429", "500", "400", "403", "404", "half", "cut", "choiceless", "null", "list", "html"]
 MISBEHAVIOUR += ["number", "trickle"]
 NewJudge = Callable[..., Judge]
-
-
-@pytest.fixture
-def server() -> Iterator[JudgeServer]:
-    with JudgeServer() as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield made
-        made.shutdown()
 
 
 @pytest.fixture
@@ -340,43 +330,6 @@ def test_gold_answers_go_through_the_judge_before_a_run(
     assert "judge calls only 16 of 32 gold answers right" in said.err
     assert "mend [reward]" in said.err
     assert not (tmp_path / "run").exists()
-
-
-KNOWN = [Task("t", "T", ("c",), tuple(Probe(f"yes {i}?", f"answer {i}", also=("Anna",)) for i in range(4)))]
-
-
-def test_a_grader_that_knows_gold_answers_passes() -> None:
-    (found,) = check_grader(make_settings({"reward": {"metric": "exact_match"}}), KNOWN)
-    assert (found.n, found.golds_right, found.others_right, found.ungraded, found.problem) == (4, 4, 0, 0, "")
-    weights = {"weights": {"exact": 1.0, "grid": 1.0}}
-    exact, grid = check_grader(make_settings({"reward": weights}), KNOWN)
-    assert (exact.of, exact.problem) == ("exact", "")
-    assert grid.problem == "grid calls only 0 of 4 gold answers right"
-    with pytest.raises(GraderError, match="no questions"):
-        check_grader(make_settings({}), [])
-
-
-@pytest.mark.parametrize(
-    ("always", "problem"),
-    [
-        ("yes", "judge calls 4 of 4 answers right that belong to other questions"),
-        ("no", "judge calls only 0 of 4 gold answers right"),
-        ("prose", "judge calls only 0 of 4 gold answers right"),
-    ],
-)
-def test_a_judge_that_always_says_the_same_fails_the_check(
-    always: str, problem: str, server: JudgeServer, tmp_path: Path
-) -> None:
-    server.always = always
-    judge = {"model": "m", "url": server.url, "retries": 0, "cache": str(tmp_path / "judge.db")}
-    (found,) = check_grader(make_settings({"reward": {"metric": "judge", "judge": judge}}), KNOWN)
-    assert found.problem == problem
-
-
-def test_the_check_asks_no_more_than_a_budget_allows(server: JudgeServer, tmp_path: Path) -> None:
-    judge = {"model": "m", "url": server.url, "cache": str(tmp_path / "judge.db"), "budget": 5}
-    (found,) = check_grader(make_settings({"reward": {"metric": "judge", "judge": judge}}), KNOWN)
-    assert (found.n, server.asked.total()) == (2, 4)
 
 
 def test_a_judge_that_goes_down_before_the_ladder_leaves_nothing_behind(

@@ -12,7 +12,8 @@ from ..config import Settings
 from ..errors import GraderError
 from ..types import Answer, Probe, Task
 from .custom import call_custom, load_custom
-from .grading import REASKED, RULES, Case, Grader, Verdict, by_rule, make_grader
+from .grading import RULES, Case, Grader, Verdict, by_rule, make_grader
+from .judge import REASKED
 
 ENOUGH = 0.95  # of the gold answers have to be called right, and of all verdicts to be had
 TOO_MANY = 0.5  # of the other questions' answers called right: it hardly looks at them

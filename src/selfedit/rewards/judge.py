@@ -44,7 +44,7 @@ _FIELDS: dict[str, Any] = {"temperature": 0, "max_tokens": 16}  # of every reque
 _NO_COMPLETION = "the judge's reply is not a chat completion"  # some say so, with 200 OK, that they are being mended
 _KEPT = "What was done is kept: run the same command again to go on"
 _LONGEST_PAUSE = 60.0  # seconds; what a server may ask the client to wait before another attempt
-_REASKED = 2  # times, where a reply is not what was asked for
+REASKED = 2  # times, where a reply is not what was asked for
 _MOST_CHARS = 4_000  # of each text that is sent
 _MOST_PASSAGE = 20_000
 _T = TypeVar("_T")
@@ -148,7 +148,7 @@ class Judge:
     async def _ask(self, line: _Line, system: str, question: Question, read: Callable[[object], int | None]) -> Reply:
         """Ask, and ask again where the reply is not what was asked for. What the network or the server did the client retries."""
         reply = Reply(None)
-        for _ in range(1 + _REASKED):
+        for _ in range(1 + REASKED):
             if not self._cache.spend(self.purse, self.settings.budget):
                 raise GraderError(
                     f"the judge's budget of {self.settings.budget} questions is spent; give a larger reward.judge.budget. {_KEPT}"
