@@ -17,21 +17,42 @@ def states(rows: int, tokens: int, seed: int) -> tuple[torch.Tensor, torch.Tenso
     return torch.randn(rows, 2, tokens, 3, generator=generator), torch.randn(rows, 2, tokens, 5, generator=generator)
 
 
-@given(st.lists(st.one_of(st.integers(1, 40), st.lists(st.integers(0, 1), min_size=2, max_size=4)), max_size=30))
-def test_whatever_is_appended_and_selected_it_holds_what_transformers_own_layer_holds(steps: list[object]) -> None:
+Step = int | tuple[str, list[int]]
+ROWS = st.lists(st.integers(0, 1), min_size=2, max_size=4)
+CHANGES = st.tuples(st.sampled_from(["select", "reorder", "repeat", "crop", "reset"]), ROWS)
+
+
+@given(st.lists(st.one_of(st.integers(1, 40), CHANGES), max_size=30))
+def test_whatever_is_done_to_it_it_holds_what_transformers_own_layer_holds(steps: list[Step]) -> None:
     ours, theirs, rows = RoomyLayer(), DynamicLayer(), 2
     for number, step in enumerate([3, *steps]):
         if isinstance(step, int):
             new = states(rows, step, number)
             pairs = zip(ours.update(*new), theirs.update(*new), strict=True)
+            assert all(torch.equal(mine, other) for mine, other in pairs)
         else:
-            index = torch.tensor(step)
-            ours.batch_select_indices(index)
-            theirs.batch_select_indices(index)
-            rows = len(index)
-            pairs = zip((ours.keys, ours.values), (theirs.keys, theirs.values), strict=True)
-        assert all(torch.equal(mine, other) for mine, other in pairs)
+            rows, _ = (changed(layer, *step, rows) for layer in (ours, theirs))
         assert ours.get_seq_length() == theirs.get_seq_length()
+        if ours.get_seq_length():
+            assert torch.equal(ours.keys, theirs.keys)
+            assert torch.equal(ours.values, theirs.values)
+
+
+def changed(layer: DynamicLayer, how: str, index: list[int], rows: int) -> int:
+    """Do what generation does to a layer (`reorder` permutes, as beams are); the rows that it has then."""
+    if how == "reset":
+        layer.reset()
+    elif how == "crop" and layer.get_seq_length() > 1:
+        layer.crop(-1)
+    elif how == "select":
+        layer.batch_select_indices(torch.tensor(index))
+        return len(index) if layer.get_seq_length() else rows
+    elif how == "reorder":
+        layer.reorder_cache(torch.tensor([(i + index[0]) % rows for i in range(rows)]))
+    elif how == "repeat" and layer.get_seq_length() and rows < 32:
+        layer.batch_repeat_interleave(2)
+        return 2 * rows
+    return rows
 
 
 def test_most_tokens_are_appended_in_place() -> None:

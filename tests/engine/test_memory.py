@@ -16,6 +16,7 @@ from selfedit.config import AtOnce
 from selfedit.engine import fit, memory
 from selfedit.engine.beside import Beside
 from selfedit.engine.body import Body
+from selfedit.engine.cache import RoomyLayer
 from selfedit.engine.cohort import Cohort
 from selfedit.engine.limit import MemberLimit
 from selfedit.engine.loading import DTYPES, load_outline
@@ -125,6 +126,15 @@ def test_what_fits_grows_with_the_memory_and_stays_within_it() -> None:
             assert parts.base + parts.training <= gib * GIB
     assert 4 <= fitting(BIG, PAPER, 72 * GIB, AtOnce(members=64)).members <= 12  # a 7B model on an 80 GB GPU
     assert fitting(BIG, PAPER, 14 * GIB, AtOnce()) == AtOnce(1, 1, 1)  # not even the base
+
+
+def test_a_text_being_written_needs_room_for_more_keys_and_values() -> None:
+    layer, (seen, width) = RoomyLayer(), (2048, BIG.cached // (2 * BIG.layers))
+    keys, _ = layer.update(*torch.zeros(2, 1, 1, seen, width, dtype=torch.bfloat16))
+    buffers = 2 * BIG.layers * keys.untyped_storage().nbytes()
+    sampling = 6 * 8 * BIG.vocabulary
+    assert BIG.decoded_row(1, seen - 1) == buffers + sampling
+    assert buffers > 1.1 * seen * BIG.cached * BIG.number
 
 
 def test_a_cpu_is_busy_with_eight_members_and_a_gpu_wants_more_where_they_are_small() -> None:

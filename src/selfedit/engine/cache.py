@@ -15,6 +15,11 @@ _LEAST_ROOM = 16  # tokens
 _ROOM = 1 / 8  # of what a layer holds
 
 
+def with_room(tokens: int) -> int:
+    """Tokens that a buffer is made for where ``tokens`` are to be held."""
+    return tokens + max(_LEAST_ROOM, int(_ROOM * tokens))
+
+
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values (N, G, seen, d) as views of buffers that have room for more tokens behind them."""
 
@@ -28,7 +33,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
             self.lazy_initialization(key_states, value_states)
         had = self.get_seq_length()
         seen = had + key_states.shape[-2]
-        if self._buffers is None or self._buffers[0].shape[-2] < seen:
+        if self._buffers is None or not _lies_in(self.keys, self._buffers[0]) or self._buffers[0].shape[-2] < seen:
             self._buffers = self._grown(key_states, had, seen), self._grown(value_states, had, seen, values=True)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., had:seen, :] = states
@@ -38,7 +43,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     def _grown(self, states: Tensor, had: int, seen: int, values: bool = False) -> Tensor:
         """A buffer for ``seen`` tokens and some more, with the ``had`` ones in it."""
         *before, _, width = states.shape
-        buffer = states.new_empty(*before, seen + max(_LEAST_ROOM, int(_ROOM * seen)), width)
+        buffer = states.new_empty(*before, with_room(seen), width)
         if had:
             buffer[..., :had, :] = self.values if values else self.keys
         return buffer
@@ -46,7 +51,12 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows (n) of the batch, in this order; they may repeat."""
         super().batch_select_indices(indices)
-        self._buffers = None  # what was selected is a copy, without room
+        self._buffers = None  # what was selected is a copy, without room; the rest's memory is free at once
+
+
+def _lies_in(held: Tensor, buffer: Tensor) -> bool:
+    """What is held is the buffer's beginning; transformers' own reordering, repeating or resetting puts copies in its place."""
+    return held.shape[:-2] == buffer.shape[:-2] and held.data_ptr() == buffer.data_ptr()
 
 
 def make_cache(config: Any) -> DynamicCache:

@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..config import AtOnce
 from .body import LOGITS_AT_ONCE
+from .cache import with_room
 from .lora import widths
 from .score import LOGITS_A_TOKEN
 from .targets import find_layout
@@ -104,9 +105,9 @@ class Costs:
         return self.passing_token(length) + 2 * min(self.vocabulary, LOGITS_A_TOKEN) * _FP32
 
     def decoded_row(self, prompt: int, new: int) -> int:
-        """A text being written: its keys and values, and the larger of reading the prompt and sampling (in fp64)."""
+        """A text being written: its keys and values in roomy buffers, and the larger of reading the prompt and sampling (fp64)."""
         sampling = 6 * 8 * self.vocabulary
-        return (prompt + new) * self.cached * self.number + max(prompt * self.passing_token(prompt), sampling)
+        return with_room(prompt + new) * self.cached * self.number + max(prompt * self.passing_token(prompt), sampling)
 
 
 @dataclass(frozen=True)
