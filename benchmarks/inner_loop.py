@@ -3,7 +3,7 @@
     python -m benchmarks.inner_loop --json inner-loop.json
 
 The sides are those of `selfedit.engine.baselines`, measured in turns in one process on all cores, each in its fastest
-dtype. Ctrl-C keeps the rows that are done; rows that the file has of other models and loops stay in it.
+dtype. Ctrl-C keeps the rows that are done; every row that the file has stays in it until it is measured again.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ NOTES = (
     "seconds_per_edit and ratios are medians over the repetitions (raw_seconds has each); seal_2048 is measured once. "
     "seal pads to the model's window, seal_2048 to the public code's 2 048 tokens, beyond the window of these models "
     "(rotary positions allow it). tried: seconds of each setup on a training cut short, from which the fastest was "
-    "taken. peak_share: useful FLOPs / time / the measured peak; padding, attention's own products and decoding are "
-    "not counted as useful. peak_gib: resident set of the process while the engine makes the most edits at once."
+    "taken; bf16 is left out where the processor has no matrix units for it. peak_share: useful FLOPs / time / the "
+    "measured peak; padding, attention's own products and decoding are not counted as useful, nor is what need not be "
+    "computed again below the lowest adapted layer. peak_gib: resident set of the process while the engine makes the most edits at once."
 )
 
 
@@ -142,8 +143,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 def run(models: Sequence[str], loops: Sequence[str], plan: Plan, file: Path) -> bool:
     """Measure every model with every loop; ``file`` is written after each row. False where Ctrl-C cut it short."""
     here = {"machine": describe(), "threads": torch.get_num_threads()}
-    asked = {(model, loop) for model in models for loop in loops}
-    kept = [row for row in _rows_of(file) if (row["model"], row["loop"]) not in asked]
+    kept = _rows_of(file)
     done: list[dict[str, Any]] = []
     try:
         with tempfile.TemporaryDirectory() as directory:
@@ -151,6 +151,7 @@ def run(models: Sequence[str], loops: Sequence[str], plan: Plan, file: Path) -> 
                 source = checkpoint(model, Path(directory))
                 for loop in loops:
                     done.append(here | {"date": time.strftime("%Y-%m-%d")} | measure(source, model, loop, plan))
+                    kept = [row for row in kept if (row["model"], row["loop"]) != (model, loop)]
                     made = here | {"notes": NOTES, "rows": [*kept, *done]}
                     write_atomically(file, json.dumps(made, indent=1) + "\n")
     except KeyboardInterrupt:

@@ -7,8 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from benchmarks import inner_loop
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {
@@ -52,3 +55,21 @@ def test_it_measures_a_tiny_model_and_its_ratios_are_quotients(tmp_path: Path) -
     assert 0 < row["peak_share"] < 1
     assert 0.1 < row["peak_gib"] < 16
     assert "tiny" in done.stdout
+
+
+def test_a_row_of_the_file_stays_until_it_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(source: Path, model: str, loop: str, plan: inner_loop.Plan) -> dict[str, Any]:
+        if loop == "default":
+            raise KeyboardInterrupt
+        return {"model": model, "loop": loop, "new": True}
+
+    file = tmp_path / "made.json"
+    old = [{"model": "tiny", "loop": loop} for loop in ("default", "paper")]
+    file.write_text(json.dumps({"machine": "another", "threads": 64, "rows": old}))
+    monkeypatch.setattr(inner_loop, "measure", measure)
+    monkeypatch.setattr(inner_loop, "table", len)
+    assert not inner_loop.run(["tiny"], ["paper", "default"], inner_loop.QUICK, file)
+    kept, new = json.loads(file.read_text())["rows"]
+    assert (kept["loop"], kept["machine"], kept.get("new")) == ("default", "another", None)
+    assert (new["loop"], new["new"]) == ("paper", True)
+    assert "bf16 is left out" in json.loads(file.read_text())["notes"]

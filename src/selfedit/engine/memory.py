@@ -105,7 +105,7 @@ class Costs:
         return self.passing_token(length) + 2 * min(self.vocabulary, LOGITS_A_TOKEN) * _FP32
 
     def decoded_row(self, prompt: int, new: int) -> int:
-        """A text being written: its keys and values in roomy buffers, and the larger of reading the prompt and sampling (fp64)."""
+        """A text being written: its keys and values in roomy buffers, and the larger of reading the prompt and fp64 sampling."""
         sampling = 6 * 8 * self.vocabulary
         return with_room(prompt + new) * self.cached * self.number + max(prompt * self.passing_token(prompt), sampling)
 
