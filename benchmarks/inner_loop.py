@@ -40,7 +40,8 @@ NOTES = (
     "(rotary positions allow it). tried: seconds of each setup on a training cut short, from which the fastest was "
     "taken; bf16 is left out where the processor has no matrix units for it. peak_share: useful FLOPs / time / the "
     "measured peak; padding, attention's own products and decoding are not counted as useful, nor is what need not be "
-    "computed again below the lowest adapted layer. peak_gib: resident set of the process while the engine makes the most edits at once."
+    "computed again below the lowest adapted layer. peak_gib: resident set of the process while the engine makes the "
+    "most edits at once."
 )
 
 

@@ -546,6 +546,14 @@ def test_a_test_split_look_is_written_to_the_ledger_once(fields, tmp_path):
     assert rows[0]["settings_sha256"] == load_settings(tmp_path / "runs" / "a" / "config.toml").sha256()
 
 
+def test_a_look_that_could_not_begin_is_not_in_the_ledger(fields, tmp_path):
+    tasks = fields["tasks"] | {"split": "test"}
+    unreadable = fields | {"tasks": tasks, "reward": {"custom": "no_such_module:reward"}}
+    with pytest.raises(SettingsError, match="no_such_module"):
+        run_experiment(make_settings(unreadable), tmp_path / "runs" / "a")
+    assert not (tmp_path / "runs" / "test-ledger.jsonl").exists()
+
+
 def test_a_validation_text_and_a_custom_reward_that_are_not_there_are_named(fields, tmp_path):
     for reward, named in (
         ({"metric": "perplexity", "validation_text": str(tmp_path / "absent.txt")}, "validation_text"),

@@ -125,3 +125,16 @@ def test_a_judge_may_be_reached_in_another_way_and_may_not_be_another():
     other["settings"] = another.model_dump(mode="json")
     with pytest.raises(RunError, match=r"reward\.judge\.model"):
         pool([one, other])
+
+
+def test_a_rung_that_a_seed_has_not_is_left_out_and_that_is_said():
+    for of_first in (True, False):
+        one, other = summary(1, 0.1), summary(2, 0.3)
+        lacking = one if of_first else other
+        lacking["ladder"].pop(0)
+        del lacking["per_task"]["base_edits"]
+        lacking["paired"] = []
+        pooled = pool([one, other])
+        assert [row["rung"] for row in pooled["ladder"]] == ["round_1", "perfect_edits"]
+        assert (pooled["paired"], pooled["share_of_possible"]) == ([], None)
+        assert pooled["notes"] == [f"base_edits is left out: seed {lacking['seed']} has none."]

@@ -75,9 +75,11 @@ def _run(run: Run) -> dict[str, Any]:
     before = run.once("base", lambda: {"sha256": engine.base_sha256()})["sha256"]
     if engine.base_sha256() != before:
         raise ModelError(f"{settings.model.path}: its weights are not those that this run started with")
-    if settings.tasks.split == "test":
-        _ledger(run)
     work = Work(run, engine, style_of if settings.tasks.source == "world" else general_style)
+    if (
+        settings.tasks.split == "test"
+    ):  # from here on tasks are looked at; a run that could not begin has looked at none
+        _ledger(run)
     tasks, dev = source.evaluation(), source.dev()
     _follow_before(run, tasks[0])
     trained = reinforce(work, source)

@@ -36,16 +36,27 @@ def pool(summaries: Sequence[Summary]) -> dict[str, Any]:
         fields += [f for f in ("base_sha256_before",) if first[f] != other[f]]
         if fields:
             raise RunError(f"seeds {seeds[0]} and {other['seed']} differ in {', '.join(fields)}: not one experiment")
+    missing = _missing_rungs(summaries)
     return {
-        "ladder": [_pooled_rung(summaries, row) for row in first["ladder"]],
-        "paired": [_pooled_pair(summaries, a, b) for a, b in _pairs(summaries)],
+        "ladder": [_pooled_rung(summaries, row) for row in first["ladder"] if row["rung"] not in missing],
+        "paired": [_pooled_pair(summaries, a, b) for a, b in _pairs(summaries) if not {a, b} & missing.keys()],
         "share_of_possible": _share_of_possible(summaries),
         "seeds": [{key: summary[key] for key in _KEPT} for summary in summaries],
         "settings": {k: v for k, v in first["settings"].items() if k != "seed"},
         "base_sha256": first["base_sha256_before"],
         "selfedit_version": first["selfedit_version"],
-        "notes": sorted({note for summary in summaries for note in summary["notes"]}) + _machine_notes(summaries),
+        "notes": sorted({note for summary in summaries for note in summary["notes"]})
+        + _machine_notes(summaries)
+        + [f"{rung} is left out: seed {seeds} has none." for rung, seeds in missing.items()],
     }
+
+
+def _missing_rungs(summaries: Sequence[Summary]) -> dict[str, str]:
+    """Rungs that not all of the runs have, with the seeds that lack them."""
+    have = {summary["seed"]: [row["rung"] for row in summary["ladder"]] for summary in summaries}
+    rungs = dict.fromkeys(rung for own in have.values() for rung in own)
+    lacking = {rung: [str(seed) for seed, own in have.items() if rung not in own] for rung in rungs}
+    return {rung: ", ".join(seeds) for rung, seeds in lacking.items() if seeds}
 
 
 def _machine_notes(summaries: Sequence[Summary]) -> list[str]:
@@ -105,7 +116,7 @@ def _pooled_pair(summaries: Sequence[Summary], a: str, b: str) -> dict[str, Any]
 
 def _share_of_possible(summaries: Sequence[Summary]) -> dict[str, float] | None:
     """(last round - base edits) / (perfect edits - base edits): how much of what better edits could give RL gave."""
-    rungs = [row["rung"] for row in summaries[0]["ladder"]]
+    rungs = [row["rung"] for row in summaries[0]["ladder"] if row["rung"] not in _missing_rungs(summaries)]
     rounds = [rung for rung in rungs if rung.startswith("round_")]
     if not rounds or not {"base_edits", "perfect_edits"} <= set(rungs):
         return None
