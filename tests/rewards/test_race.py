@@ -171,34 +171,13 @@ def test_a_race_of_nothing_but_unusable_edits_ends(rewarder: Rewarder, trials: l
     assert found.values[0][0] == -math.inf
 
 
-def test_finalists_that_begin_anew_are_judged_by_whole_trainings_only() -> None:
-    class Screened(Simulated):
-        """What `advance` trains is another inner loop, whose values mean nothing beside those of `repeat`."""
-
-        def advance(self, fraction: float, candidates: Collection[int]) -> dict[int, float]:
-            return {c: 100 - v for c, v in super().advance(fraction, candidates).items()}
-
-    runner = Screened([0.3, 0.1, 0.2, 0.4], early=0.0, noise=0.0)
-    found = race([[0, 1, 2, 3]], runner, RacePlan(marks=(0.5,), seeds=1, anew=True))
-    assert found.best == [2]  # of those that were screened in, 1 and 2
-    assert [mark for mark, _ in runner.advanced] == [0.5]
-    assert found.trained == 4 * 0.5 + 2
-
-
-def test_screening_adapts_its_own_modules(trials: list[Trial]) -> None:
-    settings = make_settings({"inner": {"steps": 4}})
-    rewarder = Rewarder(load_engine(settings), settings)
-    screened = EditRunner(rewarder, trials, screen="down_proj@4:")
-    usual = EditRunner(rewarder, trials)
-    assert screened.advance(0.5, [0, 1]) != usual.advance(0.5, [0, 1])
-    assert screened.repeat([0, 1], 0) == usual.repeat([0, 1], 0)
-
-
 def test_whether_an_edit_can_be_trained_on_depends_on_what_is_adapted(trials: list[Trial]) -> None:
     settings = make_settings({"inner": {"steps": 2, "rank": 300}, "model": {"targets": "down_proj"}})
     rewarder = Rewarder(load_engine(settings), settings)
     assert math.isfinite(EditRunner(rewarder, trials[:1]).advance(1.0, [0])[0])
-    assert EditRunner(rewarder, trials[:1], screen="up_proj").advance(1.0, [0]) == {0: -math.inf}
+    update = rewarder.update_for(trials[0].parsed, 0)
+    assert rewarder.engine.check(update, targets="up_proj")
+    assert not rewarder.engine.check(update)
 
 
 def test_a_race_does_not_go_backwards(rewarder: Rewarder, trials: list[Trial]) -> None:

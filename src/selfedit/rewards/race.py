@@ -23,8 +23,7 @@ class RacePlan:
     """``marks``: fractions of the steps at which the best ``keep`` of a task's edits go on. ``seeds``: at most, for an edit.
 
     An edit is close while its mean lies within ``margin`` standard errors of the best one's. A seed's standard deviation is
-    measured on the first ``pilot`` tasks, all of whose finalists get a second seed. ``anew``: finalists are trained from the
-    start, for a runner that screens in another, cheaper way up to the last mark.
+    measured on the first ``pilot`` tasks, all of whose finalists get a second seed.
     """
 
     marks: tuple[float, ...] = (0.25, 0.5)
@@ -32,7 +31,6 @@ class RacePlan:
     seeds: int = 3
     margin: float = 1.0
     pilot: int = 8
-    anew: bool = False
 
     def __post_init__(self) -> None:
         marks = (0.0, *self.marks, 1.0)
@@ -77,10 +75,8 @@ def race(groups: Sequence[Sequence[int]], runner: Runner, plan: RacePlan) -> Rac
     found: dict[int, float] = {}
     for mark in (*plan.marks, 1.0):
         going = [c for group in alive for c in group]
-        anew = plan.anew and mark == 1
-        seen = runner.repeat(going, 0) if anew else runner.advance(mark, going)
-        found = {c: v if math.isfinite(v) else -math.inf for c, v in seen.items()}
-        trained += (mark - (0.0 if anew else before)) * len(going)
+        found = {c: v if math.isfinite(v) else -math.inf for c, v in runner.advance(mark, going).items()}
+        trained += (mark - before) * len(going)
         before = mark
         if mark < 1:
             alive = [_top(group, found, math.ceil(plan.keep * len(group))) for group in alive]
@@ -152,13 +148,11 @@ class _Entrants:
 class EditRunner:
     """Edits on an engine, valued by the mean log-likelihood of their task's gold answers (nats a token).
 
-    One that the engine can't train on, or whose training diverged, is worth minus infinity. ``screen``: the modules that
-    `advance` adapts, such as those of the upper layers; to go with `RacePlan.anew`, as it is another inner loop.
+    One that the engine can't train on, or whose training diverged, is worth minus infinity.
     """
 
     rewarder: Rewarder
     trials: Sequence[Trial]
-    screen: str | None = None
     _first: _Entrants | None = field(default=None, init=False)
     _reached: float = field(default=0.0, init=False)
 
@@ -174,7 +168,7 @@ class EditRunner:
             )
         self._reached = fraction
         if self._first is None:
-            self._first = self._enter(range(len(self.trials)), 0, self.screen)
+            self._first = self._enter(range(len(self.trials)), 0)
         until = max(1, round(fraction * self.rewarder.settings.inner.steps))
         return self._run(self._first, candidates, until)
 
@@ -182,14 +176,14 @@ class EditRunner:
         """See `Runner`."""
         return self._run(self._enter(sorted(candidates), seed), candidates)
 
-    def _enter(self, candidates: Sequence[int], seed: int, targets: str | None = None) -> _Entrants:
+    def _enter(self, candidates: Sequence[int], seed: int) -> _Entrants:
         """Those of the candidates whose updates can be trained on, at their start."""
         engine, updates = self.rewarder.engine, {}
         for c in candidates:
             update = self.rewarder.update_for(self.trials[c].parsed, self.trials[c].seed + seed)
-            if not engine.check(update, targets=targets):
+            if not engine.check(update):
                 updates[c] = update
-        training = engine.training(list(updates.values()), targets=targets) if updates else None
+        training = engine.training(list(updates.values())) if updates else None
         return _Entrants(training, {c: member for member, c in enumerate(updates)})
 
     def _run(self, entrants: _Entrants, candidates: Collection[int], until: int | None = None) -> dict[int, float]:
