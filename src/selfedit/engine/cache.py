@@ -23,6 +23,9 @@ def with_room(tokens: int) -> int:
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values (N, G, seen, d) as views of buffers that have room for more tokens behind them."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self._buffers: tuple[Tensor, Tensor] | None = None
