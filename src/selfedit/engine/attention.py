@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
+
+from .blocks import Blocks
 
 NAME = "selfedit"
 
@@ -22,6 +24,19 @@ def register() -> str:
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, eager_mask)
     return NAME
+
+
+def takes_blocks(model: PreTrainedModel) -> bool:
+    """Whether this attention computes all that the model's does, so that a flat batch may be tried (`Body` proves it).
+
+    Kinds of attention other than full and sliding ones differ on long sequences only, where a short proof would not see it.
+    In bf16 a product for each member costs more than the padding that it saves (LOG.md).
+    """
+    config = model.config
+    if model.dtype != torch.float32:
+        return False
+    kinds = set(getattr(config, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}
+    return config._attn_implementation == NAME and kinds and not getattr(config, "attention_chunk_size", None)
 
 
 def attend(
@@ -36,13 +51,50 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Query (N, H, T, d), key (N, G, S, d), value (N, G, S, e), additive mask (N or 1, 1, T, S) -> (N, T, H, e), no weights.
 
-    What it does not compute itself (soft-capping, attention sinks) goes to the model's own eager attention.
+    What it does not compute itself (soft-capping, attention sinks) goes to the model's own eager attention. With ``blocks``
+    (N = 1, S = T) tokens see those of their own sequence, and the mask is not looked at.
     """
+    blocks: Blocks | None = features.get("blocks")
     if features.get("softcap") is not None or features.get("s_aux") is not None or dropout:
         eager = sys.modules[type(module).__module__].eager_attention_forward
         return eager(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **features)  # type: ignore[no-any-return]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if blocks is not None:
+        return _by_blocks(query, key, value, blocks, scale, features.get("sliding_window")), None
     return _Attention.apply(query, key, value, attention_mask, scale), None  # type: ignore[no-untyped-call]
+
+
+def _by_blocks(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float, window: int | None) -> Tensor:
+    """Query (1, H, M, d), key (1, G, M, d), value (1, G, M, e) of a flat batch -> (1, M, H, e)."""
+    sizes = [n * length for n, length in blocks.shapes]
+    # Backwards, padding gets no gradient: of its places nothing is read, and what it repeats is no key of a real token.
+    parts = [
+        _Reordered.apply(x[0].transpose(0, 1), blocks.tokens, blocks.places, None).split(sizes)
+        for x in (query, key, value)
+    ]  # type: ignore[no-untyped-call]
+    out = []
+    for (n, length), *qkv in zip(blocks.shapes, *parts, strict=True):
+        q, k, v = (x.view(n, length, *x.shape[1:]).transpose(1, 2) for x in qkv)
+        seen = _Attention.apply(q, k, v, blocks.mask(length, window, query), scale)  # type: ignore[no-untyped-call]
+        out.append(seen.flatten(0, 1))
+    together = out[0] if len(out) == 1 else torch.cat(out)
+    return _Reordered.apply(together, blocks.places, blocks.tokens, blocks.real)[None]  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Reordered(torch.autograd.Function):
+    """Rows of ``x`` by ``index``; ``back`` is where the gradient of each row is found again, ``real`` 0 where it has none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor, real: Tensor | None) -> Tensor:
+        ctx.save_for_backward(back, real)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        back, real = ctx.saved_tensors
+        found = grad.index_select(0, back)
+        # Filled, not multiplied: 0 * NaN would be NaN.
+        return (found if real is None else found.masked_fill_(~real, 0.0)), None, None, None
 
 
 class _Attention(torch.autograd.Function):

@@ -1,14 +1,15 @@
 """Adapters beside a frozen base: every adapted module computes base, policy and members as one operation.
 
-Rows of a batch belong to members in equal, consecutive groups: N rows for K members are read as (K, N/K * T, D), so
-every module costs two batched products more. The modules' own ``forward`` is covered only inside a ``with`` block; no
-tensor of the base is touched, and after it the base is bare.
+Tokens of a batch belong to members in consecutive groups. Where these are equal, a module costs two batched products more;
+where they are not (`packing.lay_flat`), two products more for each member. The modules' own ``forward`` is covered only inside
+a ``with`` block; no tensor of the base is touched, and after it the base is bare.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 from typing import Any, cast
 
@@ -29,13 +30,64 @@ class _Members:
     """What a module's product needs of the bank: A (K, R, D_in), B (K, D_out, R) and scale (K, 1, 1) in the base's dtype.
 
     ``grads`` are where their gradients go (fp32 views of the bank's rows), None where nobody trains. ``written`` are the
-    modules that have put theirs there in this step.
+    modules that have put theirs there in this step. ``spans``: the members' tokens in order; None: all have as many.
     """
 
     views: Views
     scale: Tensor
     grads: Views | None = None
     written: set[str] = field(default_factory=set)
+    spans: list[int] | None = None
+
+    @cached_property
+    def scales(self) -> list[float]:
+        """Each member's scale."""
+        return self.scale.flatten().tolist()  # type: ignore[no-any-return]
+
+    def add_to(self, y: Tensor, rows: Tensor, path: str) -> Tensor:
+        """Add ``scale_k B_k A_k x`` to ``y`` (M, D_out) for ``rows`` (M, D_in); returns ``scale_k A_k x`` (M, R)."""
+        a, b = self.views[path]
+        if self.spans is None:
+            hidden = torch.bmm(rows.view(len(a), -1, rows.shape[-1]), a.mT).mul_(self.scale)
+            y.view(len(a), -1, y.shape[-1]).baddbmm_(hidden, b.mT)
+            return hidden.flatten(0, 1)
+        hidden = rows.new_empty(len(rows), a.shape[1])
+        of_members = (tensor.split(self.spans) for tensor in (rows, hidden, y))
+        for a_k, b_k, scale, x, h, out in zip(a, b, self.scales, *of_members, strict=True):
+            torch.addmm(h, x, a_k.T, beta=0, alpha=scale, out=h)
+            out.addmm_(h, b_k.T)
+        return hidden
+
+    def backward(
+        self, path: str, spans: list[int] | None, rows: Tensor, hidden: Tensor, dy: Tensor, dx: Tensor | None
+    ) -> None:
+        """From ``dy`` (M, D_out): add to ``dx`` (M, D_in) what comes through the members, and put their gradients into place."""
+        a, b = self.views[path]
+        if spans is None:
+            rows, hidden, dy = (tensor.view(len(a), -1, tensor.shape[-1]) for tensor in (rows, hidden, dy))
+            dhidden = torch.bmm(dy, b).mul_(self.scale)
+            for place, *factors in zip(self._places(path), (dhidden.mT, dy.mT), (rows, hidden), strict=False):
+                _put(place, torch.bmm, *factors, again=path in self.written)
+            if dx is not None:
+                dx.view(rows.shape).baddbmm_(dhidden, a)
+        else:
+            places = self._places(path) or ([None] * len(a), [None] * len(a))
+            of_members = (tensor.split(spans) for tensor in (rows, hidden, dy))
+            dxs = [None] * len(a) if dx is None else dx.split(spans)
+            for a_k, b_k, scale, dx_k, to_a, to_b, x, h, dy_k in zip(
+                a, b, self.scales, dxs, *places, *of_members, strict=True
+            ):
+                dhidden = torch.mm(dy_k, b_k).mul_(scale)
+                for place, *factors in ((to_a, dhidden.T, x), (to_b, dy_k.T, h)):
+                    if place is not None:
+                        _put(place, torch.mm, *factors, again=path in self.written)
+                if dx_k is not None:
+                    dx_k.addmm_(dhidden, a_k)
+        self.written.add(path)
+
+    def _places(self, path: str) -> tuple[Any, ...]:
+        """Where a module's gradients go; nowhere where nobody trains."""
+        return () if self.grads is None else self.grads[path]
 
     def settle(self) -> set[str]:
         """After a backward pass: the gradients of modules that the forward did not use are 0. Returns those that it did."""
@@ -79,10 +131,9 @@ class _Product(torch.autograd.Function):
             y.addmm_(rows @ shared[0].T, shared[1].T)
         hidden = None
         if path in bank.views:
-            a, b = bank.views[path]
-            hidden = torch.bmm(rows.view(len(a), -1, rows.shape[-1]), a.mT).mul_(bank.scale)
-            y.view(len(a), -1, y.shape[-1]).baddbmm_(hidden, b.mT)
+            hidden = bank.add_to(y, rows, path)
         ctx.save_for_backward(rows, hidden)
+        ctx.spans = bank.spans
         ctx.module, ctx.path, ctx.shared, ctx.bank, ctx.shape = module, path, shared, bank, x.shape
         ctx.leads_to_rows = anchor is not None and not anchor.is_leaf
         return y.view(*x.shape[:-1], y.shape[-1])
@@ -100,12 +151,7 @@ class _Product(torch.autograd.Function):
             if ctx.shared is not None:
                 dx.addmm_(dy @ ctx.shared[1], ctx.shared[0])
         if hidden is not None:
-            a, b = ctx.bank.views[ctx.path]
-            dy, rows = dy.view(len(a), -1, dy.shape[-1]), rows.view(len(a), -1, rows.shape[-1])
-            dhidden = torch.bmm(dy, b).mul_(ctx.bank.scale)
-            _store(ctx.bank, ctx.path, torch.bmm(dhidden.mT, rows), torch.bmm(dy.mT, hidden))
-            if dx is not None:
-                dx.view(rows.shape).baddbmm_(dhidden, a)
+            ctx.bank.backward(ctx.path, ctx.spans, rows, hidden, dy, dx)
         zero = dy.new_zeros((), dtype=torch.float32) if ctx.leads_to_rows else None
         return None if dx is None else dx.view(ctx.shape), zero, None, None, None, None
 
@@ -125,16 +171,14 @@ class _Rows(torch.autograd.Function):
         return ctx.grads.clone(), None, None
 
 
-def _store(bank: _Members, path: str, *grads: Tensor) -> None:
-    """Put gradients into their places; a module that a forward uses twice adds."""
-    if bank.grads is None:
-        return
-    for place, grad in zip(bank.grads[path], grads, strict=True):
-        if path in bank.written:
-            place.add_(grad)
-        else:
-            place.copy_(grad)
-    bank.written.add(path)
+def _put(place: Tensor, product: Callable[..., Tensor], left: Tensor, right: Tensor, *, again: bool) -> None:
+    """Put a product into its place; a module that a forward uses twice adds."""
+    if again:
+        place.add_(product(left, right))
+    elif place.dtype == left.dtype and place.is_contiguous():
+        product(left, right, out=place)
+    else:
+        place.copy_(product(left, right))
 
 
 class Beside:
@@ -166,6 +210,10 @@ class Beside:
         grads = torch.empty_like(bank.flat, requires_grad=False)
         self.bind(bank.layout.views(bank.flat.detach().to(dtype)), bank.scale, bank.layout.views(grads))
         self._anchor = cast(Tensor, _Rows.apply(bank.flat, self._members, grads))
+
+    def arrange(self, spans: Sequence[int] | None) -> None:
+        """How many tokens of the next forwards each bound member has, in their order; None: all the same number."""
+        self._members.spans = list(spans) if spans is not None and len(set(spans)) > 1 else None
 
     def settle_gradients(self) -> set[str]:
         """After a backward pass: the gradients of modules that the forward did not use are 0. Returns those that it did."""

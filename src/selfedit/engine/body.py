@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -17,8 +18,9 @@ from transformers.masking_utils import create_masks_for_generate
 
 from ..errors import ModelError
 from ..types import TrainSequence
+from .attention import takes_blocks
 from .nucleus import fixed_point, keep_nucleus
-from .packing import Packed, pack
+from .packing import Packed, lay_flat, pack
 
 LOGITS_AT_ONCE = 1 << 25  # fp32 logits that exist at once in training
 
@@ -47,6 +49,7 @@ class Body:
         # Of `packing.plan`. None where rows can't be shared: then each holds one sequence, and no positions are given.
         self.half_cost: int | None = 3 * int(config.hidden_size)
         self._hand_masks = False
+        self._flat = takes_blocks(model)
         self._prove()
 
     def replica(self) -> Body:
@@ -67,8 +70,17 @@ class Body:
         """What the base computes in."""
         return cast(torch.dtype, self.model.dtype)
 
-    def hidden(self, ids: Tensor, positions: Tensor, mask: Any, cache: Any = None) -> Tensor:
-        """Ids and positions (N, T) -> hidden states (N, T, D); ``mask`` is (N, seen) int, or all that the model takes."""
+    def pack(self, sequences_K: Sequence[Sequence[TrainSequence]], echo: bool = False) -> Packed:
+        """Sequences of K members as one batch, with as little padding as this model allows (`packing.pack`)."""
+        if self._flat:
+            return lay_flat(sequences_K, self.device)
+        return pack(sequences_K, self.half_cost, self.device, echo)
+
+    def hidden(self, ids: Tensor, positions: Tensor, mask: Any, cache: Any = None, **features: Any) -> Tensor:
+        """Ids and positions (N, T) -> hidden states (N, T, D); ``mask`` is (N, seen) int, or all that the model takes.
+
+        ``features`` reach the attention.
+        """
         order = {} if self.half_cost is None else {"position_ids": positions}
         out = self._backbone(
             input_ids=ids,
@@ -76,14 +88,21 @@ class Body:
             past_key_values=cache,
             use_cache=cache is not None,
             **order,
+            **features,
         )
         return out.last_hidden_state  # type: ignore[no-any-return]
 
     def packed_hidden(self, packed: Packed) -> Tensor:
         """Hidden states (M, D) at the packed batch's sources."""
-        # Without a mask most models make their own, one for each kind of attention, from where the positions start again.
-        mask = self._masks(packed.positions) if self._hand_masks else None
-        hidden = self.hidden(packed.ids, packed.positions, mask)
+        if packed.blocks is not None:
+            made = torch.zeros(
+                1, 1, 1, 1, dtype=self.dtype, device=self.device
+            )  # so that the model makes none of its own
+            hidden = self.hidden(packed.ids, packed.positions, made, blocks=packed.blocks)
+        else:
+            # Without a mask most models make their own, one for each kind of attention, from where the positions start again.
+            mask = self._masks(packed.positions) if self._hand_masks else None
+            hidden = self.hidden(packed.ids, packed.positions, mask)
         return hidden.reshape(-1, hidden.shape[-1]).index_select(0, packed.sources)
 
     def _masks(self, positions: Tensor) -> Any:
@@ -124,12 +143,11 @@ class Body:
         One that can't (it counts positions by itself, as with ALiBi) gets one sequence a row, padded to the longest: as exact,
         but all padding goes through the model.
         """
-        config, reason, half_cost = self.model.config, "", self.half_cost
-        window = getattr(config, "sliding_window", None)
-        try:
-            if window:
-                config.sliding_window = 2  # so that short sequences, which cost little, are longer than the window
-            for self._hand_masks, self.half_cost in ((False, half_cost), (True, half_cost), (False, None)):
+        reason, half_cost = "", self.half_cost
+        ways = [(False, False, half_cost), (False, True, half_cost), (False, False, None)]
+        with _short_windows(self.model):
+            ways = [(True, False, half_cost), *ways] if self._flat else ways
+            for self._flat, self._hand_masks, self.half_cost in ways:
                 try:
                     if self._keeps_apart() and (self.half_cost is not None or self._continues()):
                         break
@@ -140,9 +158,6 @@ class Body:
                     f"{self.name} ({type(self.model).__name__}) ignores attention masks or positions, or changes its logits "
                     f"in a way this engine does not know{reason}; use a Llama-, Qwen-, Mistral-, Gemma-, Phi- or GPT-like model"
                 )
-        finally:
-            if window:
-                config.sliding_window = window
         if self.half_cost is None:
             warnings.warn(
                 f"{self.name} ({type(self.model).__name__}) cannot keep several sequences of a row apart; each gets a row of "
@@ -170,7 +185,7 @@ class Body:
         sequences = [
             TrainSequence(tuple((7 * s + 3 * t) % self.vocabulary for t in range(n)), (True,) * n) for s in (1, 2)
         ]
-        packed = pack([sequences], self.half_cost, self.device)
+        packed = self.pack([sequences])
         ours = self.logits(self.packed_hidden(packed))
         ids = torch.tensor([s.ids for s in sequences], device=self.device)
         return self._agree(ours, self.model(input_ids=ids).logits[:, :-1].reshape(ours.shape))
@@ -244,6 +259,20 @@ class _OfLogits(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (gradients,) = ctx.saved_tensors
         return gradients * grad[:, None].to(gradients.dtype), None, None, None
+
+
+@contextmanager
+def _short_windows(model: PreTrainedModel) -> Iterator[None]:
+    """Sliding windows of two tokens, so that short sequences, which cost little, are longer than the window."""
+    holders = [h for h in (model.config, *model.modules()) if isinstance(vars(h).get("sliding_window"), int)]
+    windows = [holder.sliding_window for holder in holders]
+    try:
+        for holder in holders:
+            holder.sliding_window = 2
+        yield
+    finally:
+        for holder, window in zip(holders, windows, strict=True):
+            holder.sliding_window = window
 
 
 def refuse_meta(model: PreTrainedModel, name: str) -> None:

@@ -22,7 +22,7 @@ from ..types import TrainSequence, Update
 from .beside import Beside
 from .body import Body
 from .lora import Bank, LoraAdapter, initial_adapter
-from .packing import Packed, pack
+from .packing import Packed
 from .upper import Upper
 
 _SHUFFLES = 8  # packed positions a token on the world's self-edits: 1.23 with one, 1.17 with 8, 1.16 with 32
@@ -123,7 +123,8 @@ class Cohort:
         if active != self._bound:
             self._bind(active, place)
         batches = [[m.update.sequences[i] for i in m.order[m.step]] for m in self._slots]
-        packed = pack(batches, self._body.half_cost, self._body.device, echo=self._routed)
+        packed = self._body.pack(batches, echo=self._routed)
+        place.arrange(packed.spans)
         losses = self._backward(self._hidden(packed), packed, place)
         norms = torch.linalg.vector_norm(self.grads[:active], dim=1)
         self._settle(losses, norms.tolist(), batches)

@@ -1,18 +1,22 @@
-"""Sequences of K members as one batch with little padding.
+"""Sequences of K members as one batch with little padding, or none.
 
-Every member gets the same number of rows (that is what lets one batched product serve all members), and several of its
-short sequences share a row: each sees only itself (block-diagonal causal mask) and counts its positions from 0.
+`lay_flat` puts all tokens into one row, member by member, where the attention knows which of them belong together (`Blocks`).
+`pack` makes do with masks: every member gets the same number of rows, and several of its short sequences share a row: each sees
+only itself (block-diagonal causal mask) and counts its positions from 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..types import TrainSequence
+from .blocks import Blocks
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class Packed:
     ids, positions: (N, T) int64; where a position is not the one before plus 1, another sequence (or padding) starts, and
     from that the attention masks are made. sources (M) are flat indices into N * T whose hidden state predicts targets (M);
     both in the order of members, then of their sequences as given. counts[k][s] of them belong to sequence s of member k,
-    which lies at the flat index starts[k][s].
+    which lies at the flat index starts[k][s]. Laid flat (N = 1), spans[k] tokens are member k's, and blocks says which of them
+    see each other; else every member has as many.
     """
 
     ids: Tensor
@@ -31,6 +36,8 @@ class Packed:
     targets: Tensor
     counts: list[list[int]]
     starts: list[list[int]]
+    spans: list[int] | None = None
+    blocks: Blocks | None = None
 
     @property
     def member_counts(self) -> list[int]:
@@ -89,9 +96,6 @@ def pack(
     n_rows = per_member * len(bins_K)
     ids = torch.zeros(n_rows, length, dtype=torch.long)
     positions = torch.arange(length).repeat(n_rows, 1)
-    sources: list[int] = []
-    targets: list[int] = []
-    counts: list[list[int]] = []
     starts: list[list[int]] = []
     for member, (sequences, bins) in enumerate(zip(sequences_K, bins_K, strict=True)):
         start = [0] * len(sequences)
@@ -109,11 +113,39 @@ def pack(
                 positions[row, at:end] -= at
                 at = end
         starts.append(start)
+    return _packed(ids, positions, sequences_K, starts, device)
+
+
+def lay_flat(sequences_K: Sequence[Sequence[TrainSequence]], device: torch.device) -> Packed:
+    """As `pack`, all tokens in one row behind each other, without any padding."""
+    lengths_K = [[len(s.ids) for s in sequences] for sequences in sequences_K]
+    lengths = [n for row in lengths_K for n in row]
+    ends = iter(accumulate(lengths))
+    starts = [[next(ends) - n for n in row] for row in lengths_K]
+    ids = torch.tensor([[t for sequences in sequences_K for s in sequences for t in s.ids]])
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    spans, blocks = [sum(row) for row in lengths_K], Blocks.of(lengths, device)
+    return _packed(ids, positions, sequences_K, starts, device, spans=spans, blocks=blocks)
+
+
+def _packed(
+    ids: Tensor,
+    positions: Tensor,
+    sequences_K: Sequence[Sequence[TrainSequence]],
+    starts: list[list[int]],
+    device: torch.device,
+    **flat: Any,
+) -> Packed:
+    """The batch with what is predicted from where."""
+    sources: list[int] = []
+    targets: list[int] = []
+    counts: list[list[int]] = []
+    for start, sequences in zip(starts, sequences_K, strict=True):
         counts.append([])
-        for number, sequence in enumerate(sequences):
+        for at, sequence in zip(start, sequences, strict=True):
             wanted = [t for t in range(1, len(sequence.ids)) if sequence.mask[t]]
-            sources += [start[number] + t - 1 for t in wanted]
+            sources += [at + t - 1 for t in wanted]
             targets += [sequence.ids[t] for t in wanted]
             counts[-1].append(len(wanted))
     source, target = (torch.tensor(numbers, dtype=torch.long, device=device) for numbers in (sources, targets))
-    return Packed(ids.to(device), positions.to(device), source, target, counts, starts)
+    return Packed(ids.to(device), positions.to(device), source, target, counts, starts, **flat)

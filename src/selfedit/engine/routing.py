@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..types import TrainSequence
 from .body import Body
 from .lora import Bank, Layout
-from .packing import Packed, pack
+from .packing import Packed
 from .targets import linear_modules
 
 _TOKENS = 16  # of each text that the probe sends through the model
@@ -41,7 +41,7 @@ class Routing:
         texts = [
             TrainSequence(tuple((7 * s + 3 * t) % body.vocabulary for t in range(n)), (True,) * n) for s in (1, 2, 3)
         ]
-        batches = [pack([[texts[0]], [second]], body.half_cost, body.device) for second in texts[1:]]
+        batches = [body.pack([[texts[0]], [second]]) for second in texts[1:]]
         tokens = batches[0].ids.numel()
         one, other = (_rows(body, modules, batch) for batch in batches)
         slack = 1e-3 if body.dtype == torch.float32 else 0.1

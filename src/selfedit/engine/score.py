@@ -12,7 +12,7 @@ from ..types import TrainSequence
 from .beside import Beside, bank_views
 from .body import Body
 from .lora import Bank
-from .packing import Packed, pack
+from .packing import Packed
 
 # Of one forward, for each token that may go through the model: fp32 logits (numbers) kept at once.
 LOGITS_A_TOKEN = 8192
@@ -54,7 +54,8 @@ def _pack_chunk(body: Body, place: Beside, bank: Bank | None, chunk: Sequence[_J
     groups = [[job for job in chunk if job.member == member] for member in members]
     if bank is not None:
         place.bind(*bank_views(bank, members, body.dtype))
-    packed = pack([[job.sequence for job in group] for group in groups], body.half_cost, body.device)
+    packed = body.pack([[job.sequence for job in group] for group in groups])
+    place.arrange(packed.spans)
     return packed, [job for group in groups for job in group]
 
 
@@ -88,7 +89,7 @@ def mean_kl(body: Body, mounted: Beside, sequences: Sequence[TrainSequence], tok
     """Mean over all target tokens of KL(mounted || bare), in nats; ``mounted`` is entered here, chunk by chunk."""
     total, n = 0.0, 0
     for chunk in _chunks([_Job(0, i, s) for i, s in enumerate(sequences)], 3 * body.vocabulary, tokens_at_once):
-        packed = pack([[job.sequence for job in chunk]], body.half_cost, body.device)
+        packed = body.pack([[job.sequence for job in chunk]])
 
         def log_p(packed: Packed = packed) -> Tensor:
             return torch.log_softmax(body.logits(body.packed_hidden(packed)), -1)

@@ -16,7 +16,6 @@ from ..types import TrainSequence
 from .beside import Beside, bank_views
 from .body import Body
 from .lora import Bank
-from .packing import pack
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ def token_states(
         place.bind_differentiable(bank, body.dtype)
     elif bank is not None:
         place.bind(*bank_views(bank, range(len(bank)), body.dtype))
-    packed = pack(sequences, body.half_cost, body.device)
+    packed = body.pack(sequences)
+    place.arrange(packed.spans)
     with torch.set_grad_enabled(differentiable):
         return TokenStates(body.packed_hidden(packed), packed.targets, packed.counts, body)

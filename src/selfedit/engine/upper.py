@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..types import TrainSequence
 from .body import Body
 from .lora import Layout
-from .packing import Packed, pack
+from .packing import Packed
 from .targets import decoder_layers
 
 _TOKENS = 8192  # through the lower layers at once
@@ -52,7 +52,7 @@ class Upper:
         return out
 
     def _lower(self, sequences: Sequence[TrainSequence]) -> list[Tensor]:
-        packed = pack([sequences], self._body.half_cost, self._body.device)
+        packed = self._body.pack([sequences])
         seen: list[Tensor] = []
         with self._handing_on(self._layers[self._first :], seen.append):
             self._body.packed_hidden(packed)
@@ -73,7 +73,7 @@ class Upper:
     def proves(self) -> bool:
         """Cut in two, the model gives what it gives whole."""
         sequences = [TrainSequence((1, 2, 3, 1), (True,) * 4), TrainSequence((3, 2, 1), (True,) * 3)]
-        packed = pack([sequences], self._body.half_cost, self._body.device)
+        packed = self._body.pack([sequences])
         with torch.no_grad():
             try:
                 ours = self.hidden(packed, [self.lower(sequences)])
