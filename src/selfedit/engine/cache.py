@@ -1,6 +1,6 @@
 """A key-value cache with room to grow: transformers' own copies all that it holds for every token that is written.
 
-On two CPU cores those copies were half of the time that writing 128 self-edits takes.
+On two CPU cores 128 self-edits are written 1.2 times as fast without those copies (LOG.md).
 """
 
 from __future__ import annotations
