@@ -30,7 +30,7 @@ def takes_blocks(model: PreTrainedModel) -> bool:
     """Whether this attention computes all that the model's does, so that a flat batch may be tried (`Body` proves it).
 
     Kinds of attention other than full and sliding ones differ on long sequences only, where a short proof would not see it.
-    In bf16 a product for each member costs more than the padding that it saves (LOG.md).
+    In fp32 only: whether small products for each member pay in bf16, with matrix units, has not been measured.
     """
     config = model.config
     if model.dtype != torch.float32:

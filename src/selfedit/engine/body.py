@@ -95,9 +95,8 @@ class Body:
     def packed_hidden(self, packed: Packed) -> Tensor:
         """Hidden states (M, D) at the packed batch's sources."""
         if packed.blocks is not None:
-            made = torch.zeros(
-                1, 1, 1, 1, dtype=self.dtype, device=self.device
-            )  # so that the model makes none of its own
+            # A mask of this form is handed on as it is: the model makes none of its own.
+            made = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)
             hidden = self.hidden(packed.ids, packed.positions, made, blocks=packed.blocks)
         else:
             # Without a mask most models make their own, one for each kind of attention, from where the positions start again.

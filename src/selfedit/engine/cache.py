@@ -37,24 +37,25 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         had = self.get_seq_length()
         seen = had + key_states.shape[-2]
         if self._buffers is None or not _lies_in(self.keys, self._buffers[0]) or self._buffers[0].shape[-2] < seen:
-            self._buffers = self._grown(key_states, had, seen), self._grown(value_states, had, seen, values=True)
+            self._buffers = _grown(key_states, self.keys, seen), _grown(value_states, self.values, seen)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., had:seen, :] = states
         self.keys, self.values = (buffer[..., :seen, :] for buffer in self._buffers)
         return self.keys, self.values
 
-    def _grown(self, states: Tensor, had: int, seen: int, values: bool = False) -> Tensor:
-        """A buffer for ``seen`` tokens and some more, with the ``had`` ones in it."""
-        *before, _, width = states.shape
-        buffer = states.new_empty(*before, with_room(seen), width)
-        if had:
-            buffer[..., :had, :] = self.values if values else self.keys
-        return buffer
-
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows (n) of the batch, in this order; they may repeat."""
         super().batch_select_indices(indices)
         self._buffers = None  # what was selected is a copy, without room; the rest's memory is free at once
+
+
+def _grown(states: Tensor, held: Tensor, seen: int) -> Tensor:
+    """A buffer of ``states``' form for ``seen`` tokens and some more, with those held (none at first) in it."""
+    *before, _, width = states.shape
+    buffer = states.new_empty(*before, with_room(seen), width)
+    if held.numel():
+        buffer[..., : held.shape[-2], :] = held
+    return buffer
 
 
 def _lies_in(held: Tensor, buffer: Tensor) -> bool:
