@@ -19,6 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import altair as alt
+import vl_convert
+
 from selfedit.config import Settings, make_settings
 from selfedit.evaluation.experiment import run_experiment
 from selfedit.run import write_atomically
@@ -42,6 +45,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "ppo": {"edits": EDITS, "algorithm": {"name": "ppo"}},
 }
 LOOPS_A_ROUND = 120
+_COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7")  # Okabe and Ito's
 
 
 def settings_for(
@@ -83,7 +87,34 @@ def measured(summaries: Sequence[Mapping[str, Any]], rounds: int) -> dict[str, A
         "by_seed": [[row["accuracy"] for row in s["ladder"]] for s in summaries],
         "verdicts": [[row["verdict"] for row in s["rounds"][1:]] for s in summaries],
         "mean_rewards": [[row["mean_reward"] for row in s["rounds"][1:]] for s in summaries],
+        "reliability": reliability(summaries),
     }
+
+
+def reliability(summaries: Sequence[Mapping[str, Any]]) -> float | None:
+    """The share of signal in what edits were ranked by, from the variances of all runs; None where nothing was measured."""
+    rows = [s["reliability"] for s in summaries if s["reliability"]["var_between"] is not None]
+    observed = sum(row["var_observed"] for row in rows)
+    return sum(row["var_between"] for row in rows) / observed if observed else None
+
+
+def save_chart(made: Mapping[str, Any], path: Path) -> None:
+    """Accuracy by round of each algorithm, with its intervals, as SVG on white."""
+    values = [
+        {"algorithm": name, **row, "round": row["round"] + (i - len(made["algorithms"]) / 2) / 20}  # bars stay apart
+        for i, (name, found) in enumerate(made["algorithms"].items())
+        for row in found["rounds"]
+    ]
+    names = list(made["algorithms"])
+    x = alt.X("round:Q", title="Round", axis=alt.Axis(tickMinStep=1, grid=False))
+    y = alt.Y("accuracy:Q", title="Held-out questions answered right", axis=alt.Axis(format=".0%"))
+    colour = alt.Color("algorithm:N", scale=alt.Scale(domain=names, range=_COLOURS[: len(names)]), title=None)
+    data = alt.Chart(alt.InlineData(values=values)).encode(x=x, y=y.scale(zero=False), color=colour)
+    bars = data.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q").scale(zero=False), y2="high:Q")
+    chart = alt.layer(data.mark_line(strokeWidth=2, point=True), bars).properties(width=520, height=300)
+    path.write_text(
+        vl_convert.vegalite_to_svg(chart.properties(background="white", padding=12).to_dict()), encoding="utf-8"
+    )
 
 
 def difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], last: str) -> Interval:
@@ -114,6 +145,8 @@ def measure(out: Path, arms: Sequence[str], seeds: Sequence[int], test: bool, **
     if "paper" in arms:
         against = {arm: _row(difference(found[arm], found["paper"], _rung(rounds))) for arm in arms if arm != "paper"}
         made["against_paper"] = against
+        default = "rest_em" if "rest_em" in table else winner  # all arms but the paper's have the default reward
+        made["reliability"] = {"paper": table["paper"]["reliability"], "default": table[default]["reliability"]}
     if test:
         looks = {arm: [run(out, arm, seed, **{**how, "split": "test"}) for seed in seeds] for arm in (winner, "paper")}
         made["test"] = {
@@ -137,11 +170,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--tasks", type=int, default=60, help="held-out passages of each seed")
     parser.add_argument("--loops", type=int, default=LOOPS_A_ROUND, help="inner loops a round")
+    parser.add_argument("--chart", type=Path, help="an SVG of accuracy by round")
     parser.add_argument("--test", action="store_true", help="then the one look at the test split")
     asked = parser.parse_args(arguments)
     how = {"rounds": asked.rounds, "tasks": asked.tasks, "loops": asked.loops}
     made = measure(asked.out, asked.arms, asked.seeds, asked.test, **how)
     write_atomically(asked.json, json.dumps(made, indent=1) + "\n")
+    if asked.chart:
+        save_chart(made, asked.chart)
     print(json.dumps(made, indent=1))
     return 0
 

@@ -42,6 +42,36 @@ def tiny_world_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random Qwen2 with a byte-level tokenizer and a window of 700 tokens, shorter than some passages."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    directory = tmp_path_factory.mktemp("qwen") / "model"
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(["<pad>", "</s>", *alphabet])}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<pad>", "</s>"])
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=258,
+        hidden_size=40,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=700,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(directory)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>").save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
 def fields(tiny_world_model: str) -> dict[str, Any]:
     """Settings of a run of seconds, on that model."""
     # Named, as what "auto" comes to may change with the memory that is free and with who else is using the processor.

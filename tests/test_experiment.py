@@ -365,7 +365,7 @@ def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_s
     assert summary["timing"]["dtype"] == "bf16: 1.4 times as fast as fp32 here"
     for plan_of in (data for kind, data in events if kind == "plan"):
         assert "(bf16: 1.4 times as fast as fp32 here)" in plan_of["lines"][0]
-    assert summary["settings"] == resolved.model_dump(mode="json")
+    assert summary["settings"] == resolved.fields()
     with pytest.raises(RunError, match=r"model\.members_at_once"):
         run_experiment(settings.on_machine(members_at_once=8), tmp_path / "run")
     assert run_experiment(settings.on_machine(members_at_once=resolved.model.members_at_once), tmp_path / "run")

@@ -69,7 +69,7 @@ def test_seeds_that_met_different_machines_are_pooled_and_that_is_said():
     for each, dtype, members in ((one, "fp32", 8), (other, "bf16", 4)):
         settings = make_settings({"seed": each["seed"]}).on_machine(dtype=dtype, members_at_once=members)
         each["settings"] = settings.model_dump(mode="json")
-    assert pool([one, other])["notes"] == ["The seeds were computed in different ways (dtype: bf16, fp32)."]
+    assert pool([one, other])["notes"] == ["The seeds were computed in different ways (model.dtype: bf16, fp32)."]
 
 
 def test_nothing_to_pool_is_an_error():

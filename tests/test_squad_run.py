@@ -6,40 +6,11 @@ import subprocess
 import sys
 
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from selfedit.config import make_settings
 from selfedit.errors import SettingsError
 from selfedit.evaluation.experiment import load_source, run_experiment
 from selfedit.tasks.files import read_tasks, write_tasks
-
-
-@pytest.fixture(scope="session")
-def tiny_qwen2(tmp_path_factory) -> str:
-    """A random Qwen2 with a byte-level tokenizer and a window of 700 tokens, shorter than some passages."""
-    directory = tmp_path_factory.mktemp("qwen") / "model"
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(["<pad>", "</s>", *alphabet])}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<pad>", "</s>"])
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=258,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=700,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(directory)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>").save_pretrained(directory)
-    return str(directory)
 
 
 def squad_settings(model: str, source: str) -> dict:

@@ -49,7 +49,7 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
         tasks = source.draw(round)
         _announce_round(work, round, len(tasks))
         edits = work.edits(key, policy, tasks, settings.edits.per_task)
-        outcomes = work.rewards(key, policy, edits, tasks)
+        outcomes = work.rewards(key, work.beside_learner(policy), edits, tasks)
         judged = judge(edits, outcomes)
         made = work.improve(round, policy, judged, state)
         told = f"Round {round}: learned from the edits; checking the new policy"

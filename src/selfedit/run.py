@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import tomli_w
 
-from .config import MACHINE_FIELDS, PLANNING_FIELDS, REACHING_FIELDS, Settings, differing_fields
+from .config import MACHINE_FIELDS, PLANNING_FIELDS, REACHING_FIELDS, ModelSettings, Settings, differing_fields
 from .errors import DiskError, RunError
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -204,20 +204,29 @@ def _settle(run: Run, resolve: Resolve) -> None:
     file = run.directory / "config.toml"
     if not file.exists():
         run.settings, run.why = resolve(run.settings)
-        write_atomically(file, tomli_w.dumps(run.settings.model_dump(mode="json")))
+        write_atomically(file, tomli_w.dumps(run.settings.fields()))
         return
     try:
         theirs = tomllib.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         raise RunError(f"{file}: damaged; move the directory away to start the run anew") from None
-    asked, had = run.settings.model_dump(mode="json")["model"], theirs.get("model", {})
-    # What an old run planned with stands, also where another amount of memory is asked for: its plan is made.
-    taken = [name for name in MACHINE_FIELDS if asked[name] == "auto" or name in PLANNING_FIELDS]
-    run.settings = run.settings.on_machine(**{name: had.get(name, "auto") for name in taken})
+    run.settings = _as_planned(run.settings, theirs)
     may_differ = {f"reward.judge.{name}" for name in REACHING_FIELDS}
-    fields = [f for f in differing_fields(theirs, run.settings.model_dump(mode="json")) if f not in may_differ]
+    fields = [f for f in differing_fields(theirs, run.settings.fields()) if f not in may_differ]
     if fields:
         raise RunError(f"{run.directory}: holds a run of other settings ({', '.join(fields)}); choose another --out")
+
+
+def _as_planned(settings: Settings, theirs: dict[str, Any]) -> Settings:
+    """The settings with what an old run (``theirs``) planned with, also where another amount of memory is asked for."""
+    planned = {}
+    for name in ("model", "learner"):
+        model: ModelSettings | None = getattr(settings, name)
+        had = theirs.get(name, {})
+        if model is not None and isinstance(had, dict):
+            taken = [field for field in MACHINE_FIELDS if getattr(model, field) == "auto" or field in PLANNING_FIELDS]
+            planned[name] = model.model_copy(update={field: had.get(field, "auto") for field in taken})
+    return settings.model_copy(update=planned)
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -36,12 +36,15 @@ COHORTS_PER_CHUNK = 4  # the engine puts members of about the same size together
 
 
 class Work:
-    """One run's engine and settings, and what is done with them."""
+    """One run's engines and settings, and what is done with them.
 
-    def __init__(self, run: Run, engine: Engine, style_of: Callable[[str], str]) -> None:
+    ``engine`` writes the edits; the rewarder's learns from them: the same one, or another model's (`Settings.learner`).
+    """
+
+    def __init__(self, run: Run, engine: Engine, learner: Engine, style_of: Callable[[str], str]) -> None:
         self.run, self.engine, self.style_of = run, engine, style_of
         self.settings: Settings = run.settings
-        self.rewarder = Rewarder(engine, self.settings, run.id)
+        self.rewarder = Rewarder(learner, self.settings.of_learner(), run.id)
         self.proxy = make_proxy(self.rewarder, self.settings, run.id)
         self.algorithm = make_algorithm(engine, self.settings.algorithm)
         self._follow_memory()
@@ -58,13 +61,17 @@ class Work:
             text = f"memory ran out ({reason}); from here on {members} adapters train at once"
             self.run.emit("warning", text=text, members_at_once=members)
 
-        planned = self.settings.model.at_once.members
+        planned = self.rewarder.settings.model.at_once.members
         left = next((n for n in range(1, planned) if self.run.done(f"memory/{n}")), planned)
-        self.engine.limit_members(left, tell)
+        self.rewarder.engine.limit_members(left, tell)
 
     def policy(self, adapter: Adapter | None) -> TextPolicy:
         """The text policy with these weights."""
         return TextPolicy(self.engine, adapter, self.settings.templates, self.settings.edits)
+
+    def beside_learner(self, policy: Adapter | None) -> Adapter | None:
+        """What is mounted on the model that learns: the policy where it is the model that writes, on another one nothing."""
+        return policy if self.rewarder.engine is self.engine else None
 
     def edits(
         self, key: str, adapter: Adapter | None, tasks: Sequence[Task], k: int, form: Form | None = None
@@ -93,7 +100,7 @@ class Work:
         """Rewards without an edit."""
 
         def compute() -> dict[str, Any]:
-            self.engine.mount(learner)
+            self.rewarder.engine.mount(learner)
             return {"before": _WORTHS.dump_python(self.rewarder.before(tasks), mode="json")}
 
         return _WORTHS.validate_python(self.run.once(f"{key}/before", compute, self._round(key))["before"])
@@ -104,7 +111,7 @@ class Work:
         """Answers of the un-edited learner, with or without the passage in view."""
 
         def compute() -> dict[str, Any]:
-            self.engine.mount(learner)
+            self.rewarder.engine.mount(learner)
             return {"answers": _ANSWERS.dump_python(self.rewarder.answers(None, tasks, open_book), mode="json")}
 
         return _ANSWERS.validate_python(self.run.once(f"{key}/answered", compute)["answers"])
@@ -119,12 +126,12 @@ class Work:
     ) -> list[Outcome]:
         """Every trial's outcome; ``before[i]`` belongs to trial i."""
         outcomes: list[Outcome] = []
-        size = COHORTS_PER_CHUNK * self.settings.model.at_once.members
+        size = COHORTS_PER_CHUNK * self.rewarder.settings.model.at_once.members
         for start in range(0, len(trials), size):
             part = slice(start, start + size)
 
             def attempt(part: slice = part) -> dict[str, Any]:
-                self.engine.mount(learner)
+                self.rewarder.engine.mount(learner)
                 done = self.rewarder.outcomes(trials[part], before[part], lr)
                 return {"outcomes": _OUTCOMES.dump_python(done, mode="json")}
 
@@ -164,7 +171,7 @@ class Work:
         usable = [edit for edit in edits if not self.parsed(edit, by_id[edit.task_id]).reason]
 
         def compute() -> dict[str, Any]:
-            self.engine.mount(learner)
+            self.rewarder.engine.mount(learner)
             return {"proxy": [[e.id, *value] for e, value in zip(usable, proxy(usable, by_id), strict=True)]}
 
         rows = self.run.once(f"{key}/proxy", compute, self._round(key))["proxy"]
@@ -187,7 +194,8 @@ class Work:
         """A policy's edit as training sequences."""
         if edit.problem:
             return ParsedEdit((), reason=edit.problem)
-        return parse_edit(self.engine, self.settings, task, edit.text, edit.completion.finished)
+        engine, settings = self.rewarder.engine, self.rewarder.settings
+        return parse_edit(engine, settings, task, edit.text, edit.completion.finished)
 
     def improve(self, round: int, adapter: Adapter | None, judged: Sequence[Judged], state: State) -> Improvement:
         """The algorithm's step, checkpointed: the same call after a crash loads what was trained."""
@@ -210,9 +218,10 @@ class Work:
     ) -> tuple[Figures, dict[str, float]]:
         """The guards' figures of a policy, and the shares of styles in what it writes for development tasks."""
         key = f"look-{round}"
-        before = self.before(key, adapter, dev)
+        learner = self.beside_learner(adapter)
+        before = self.before(key, learner, dev)
         edits = self.edits(key, adapter, dev, 1)
-        outcomes = self.outcomes(key, adapter, self.trials(key, edits, dev, [0]), before)
+        outcomes = self.outcomes(key, learner, self.trials(key, edits, dev, [0]), before)
         after = [self.rewarder.after(*row) for row in zip(dev, outcomes, before, strict=True)]
         accuracy = {t.id: w.accuracy for t, w in zip(dev, after, strict=True) if w.accuracy is not None}
 

@@ -35,13 +35,16 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_compares_on_equal_terms_and_goes_on(tmp_path: Path) -> None:
     file = tmp_path / "algorithms.json"
     few = ["--rounds", "2", "--tasks", "2", "--loops", "8", "--seeds", "1", "--arms", "paper", "reinforce"]
-    arguments = ["--json", str(file), "--out", str(tmp_path / "runs"), *few]
+    chart = tmp_path / "algorithms.svg"
+    arguments = ["--json", str(file), "--chart", str(chart), "--out", str(tmp_path / "runs"), *few]
     assert algorithms.main(arguments) == 0
     made = json.loads(file.read_text())
     rows = {arm: found["rounds"] for arm, found in made["algorithms"].items()}
     assert [row["round"] for row in rows["paper"]] == [0, 1, 2]
     assert rows["paper"][0]["accuracy"] == rows["reinforce"][0]["accuracy"]  # the same base on the same passages
     assert made["winner"] == "reinforce"
+    assert "reinforce" in chart.read_text()
+    assert made["reliability"]["paper"] == made["algorithms"]["paper"]["reliability"]
     gained = rows["reinforce"][-1]["accuracy"] - rows["paper"][-1]["accuracy"]
     assert made["against_paper"]["reinforce"]["difference"] == pytest.approx(gained)
     assert algorithms.main(arguments) == 0  # finished runs are looked up

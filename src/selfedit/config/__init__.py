@@ -30,6 +30,7 @@ from .sections import (
     InnerSettings,
     LadderSettings,
     ModelSettings,
+    Rung,
     Section,
     TaskSettings,
 )
@@ -69,6 +70,11 @@ class Settings(Section):
     seed: int = Field(0, ge=0, description="the root of every random number")
     rounds: int = Field(3, ge=1, description="rounds of reinforcement learning")
     model: ModelSettings = ModelSettings()
+    learner: ModelSettings | None = Field(
+        None,
+        description="another model, that learns from the edits which [model] writes; it has [model]'s fields, and stays as it "
+        "is while the writer is trained (a teacher and a student; SEAL, section 3.1). Without it, the model edits itself",
+    )
     tasks: TaskSettings = TaskSettings()
     edits: EditSettings = EditSettings()
     inner: InnerSettings = InnerSettings()
@@ -105,6 +111,16 @@ class Settings(Section):
             )
         return self
 
+    def of_learner(self) -> Settings:
+        """These settings with the model that learns as `model`; themselves where a model edits itself."""
+        return self if self.learner is None else self.model_copy(update={"model": self.learner, "learner": None})
+
+    @property
+    def rungs_to_climb(self) -> tuple[Rung, ...]:
+        """The ladder's rungs that these models have. Those that take writing and learning apart need one model."""
+        apart = () if self.learner is None else ("rl_edits_base_learner", "passage_only_rl_learner")
+        return tuple(name for name in self.ladder.rungs if name not in apart)
+
     @property
     def targets(self) -> str:
         """The modules that adapters change."""
@@ -116,8 +132,12 @@ class Settings(Section):
         return TEMPLATES[self.model.templates]
 
     def on_machine(self, **values: Any) -> Settings:
-        """These settings with some of `MACHINE_FIELDS` resolved."""
+        """These settings with some of the model's `MACHINE_FIELDS` resolved."""
         return self.model_copy(update={"model": self.model.model_copy(update=values)})
+
+    def fields(self) -> dict[str, Any]:
+        """Every setting as JSON (and TOML) has it; a section that is not there is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     def sha256(self) -> str:
         """Hash of the settings; the same hash means the same plan.
@@ -125,8 +145,9 @@ class Settings(Section):
         Without ``memory_gib``, which "auto" takes from what is free at the moment (what follows from it is in the hash), and
         without how a judge is reached.
         """
-        without: Any = {"model": set(PLANNING_FIELDS), "reward": {"judge": set(REACHING_FIELDS)}}
-        fields = self.model_dump_json(exclude=without)
+        planning = set(PLANNING_FIELDS)
+        without: Any = {"model": planning, "learner": planning, "reward": {"judge": set(REACHING_FIELDS)}}
+        fields = self.model_dump_json(exclude=without, exclude_none=True)
         return hashlib.sha256(fields.encode()).hexdigest()
 
 
@@ -162,6 +183,8 @@ def make_settings(fields: dict[str, Any], where: str = "settings") -> Settings:
     algorithm = fields.get("algorithm")
     name = algorithm.get("name", "rest_em") if isinstance(algorithm, dict) else "rest_em"
     own = {"algorithm": {**_ranking(fields), **ALGORITHMS.get(name, {})}} if isinstance(name, str) else {}
+    if "learner" in fields:
+        own["learner"] = PRESETS[preset].get("model", {})
     try:
         return Settings.model_validate(_merged(_merged(PRESETS[preset], own), fields))
     except ValidationError as error:

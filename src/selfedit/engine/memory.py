@@ -116,6 +116,7 @@ class Load:
 
     ``adapter``: numbers in a member's adapter. ``cohorts`` sets of members train beside each other, and the adapters of
     ``banks`` sets are kept until all of them were tested. ``m_step`` tokens and ``policy`` numbers: the policy's own training.
+    Of two models, the one that writes has no cohorts and banks, and the one that learns no M-step: they are 0.
     """
 
     sequence: int
@@ -156,7 +157,7 @@ def _each(costs: Costs, load: Load) -> AtOnce:
 def fitting(costs: Costs, load: Load, budget: int, most: AtOnce) -> AtOnce:
     """As much at once as fits into ``budget`` bytes: at least one of each, at most ``most``."""
     free = max(0, budget - costs.base)
-    return AtOnce(*(max(1, min(n, free // cost)) for n, cost in zip(most, _each(costs, load), strict=True)))
+    return AtOnce(*(max(1, min(n, free // max(1, cost))) for n, cost in zip(most, _each(costs, load), strict=True)))
 
 
 def split(costs: Costs, load: Load, at_once: AtOnce) -> Split:

@@ -10,7 +10,6 @@ from typing import Any
 
 from ..config import Settings
 from ..edits.text import edit_lines
-from ..engine.base import Engine
 from ..errors import ModelError
 from ..loop import Trained, reinforce
 from ..rewards.reliability import measure
@@ -21,7 +20,7 @@ from ..tasks.world.writing import style_of
 from ..types import Answer, Task
 from ..work import Work
 from .ladder import Ladder, Rung, by_kind, paired_rows, verbatim_share
-from .machine import Machine, at_hand, load_engine, numerics, resolve
+from .machine import at_hand, load_engine, needs, numerics, resolve
 from .planning import measured_seconds, plan
 
 
@@ -44,8 +43,10 @@ def dry_run(settings: Settings) -> dict[str, Any]:
         return plan(settings)
     with numerics(settings):
         settings, why = resolve(settings)
-        planned = plan(settings, Machine(settings).needs(), why)
-        planned["estimated_seconds"] = measured_seconds(settings, load_engine(settings))
+        planned = plan(settings, needs(settings), why)
+        engine = load_engine(settings)
+        learner = engine if settings.learner is None else load_engine(settings.of_learner())
+        planned["estimated_seconds"] = measured_seconds(settings, learner)
     return planned
 
 
@@ -70,12 +71,15 @@ def run_experiment(settings: Settings, directory: Path, on_event: OnEvent = igno
 
 def _run(run: Run) -> dict[str, Any]:
     settings = run.settings
-    run.emit("plan", **plan(settings, Machine(settings).needs(), run.why))
+    run.emit("plan", **plan(settings, needs(settings), run.why))
     source, engine = load_source(settings), load_engine(settings)
-    before = run.once("base", lambda: {"sha256": engine.base_sha256()})["sha256"]
-    if engine.base_sha256() != before:
-        raise ModelError(f"{settings.model.path}: its weights are not those that this run started with")
-    work = Work(run, engine, style_of if settings.tasks.source == "world" else general_style)
+    learner = engine if settings.learner is None else load_engine(settings.of_learner())
+    work = Work(run, engine, learner, style_of if settings.tasks.source == "world" else general_style)
+    before = run.once("base", lambda: _hashes(work))
+    for whose, sha256 in _hashes(work).items():
+        if before[whose] != sha256:
+            path = settings.model.path if whose == "sha256" else settings.of_learner().model.path
+            raise ModelError(f"{path}: its weights are not those that this run started with")
     if (
         settings.tasks.split == "test"
     ):  # from here on tasks are looked at; a run that could not begin has looked at none
@@ -84,11 +88,19 @@ def _run(run: Run) -> dict[str, Any]:
     _follow_before(run, tasks[0])
     trained = reinforce(work, source)
     rungs = Ladder(work, trained, tasks, dev).climb()
-    summary = _summary(run, trained, rungs, engine, before)
+    summary = _summary(work, trained, rungs, before)
     seconds = run.seconds()  # of every chunk, also those of a process that was killed
     summary["timing"] = {"total_seconds": round(sum(seconds.values()), 1), "stages": _stage_seconds(seconds)}
     summary["timing"]["dtype"] = run.why or f"{settings.model.dtype}: as set"  # it may tell a measured speed
     return summary
+
+
+def _hashes(work: Work) -> dict[str, str]:
+    """Hashes of the bases as they are: the writer's and, where it is another one, the learner's."""
+    hashes = {"sha256": work.engine.base_sha256()}
+    if work.rewarder.engine is not work.engine:
+        hashes["learner_sha256"] = work.rewarder.engine.base_sha256()
+    return hashes
 
 
 def _ledger(run: Run) -> None:
@@ -123,10 +135,20 @@ def _stage_seconds(chunks: dict[str, float]) -> dict[str, float]:
     return stages
 
 
-def _summary(run: Run, trained: Trained, rungs: dict[str, Rung], engine: Engine, before: str) -> dict[str, Any]:
-    settings = run.settings
+def _summary(work: Work, trained: Trained, rungs: dict[str, Rung], before: dict[str, str]) -> dict[str, Any]:
+    settings, after = work.settings, _hashes(work)
     last = f"round_{len(trained.policies) - 1}"
     notes = []
+    of_learner: dict[str, Any] = {}
+    if settings.learner is not None:
+        notes.append(f"{settings.model.path} writes the edits, {settings.learner.path} learns from them.")
+        of_learner = {
+            "learner_sha256_before": before["learner_sha256"],
+            "learner_sha256_after": after["learner_sha256"],
+            "learner_dtype": work.rewarder.engine.dtype,
+        }
+    left_out = [rung for rung in settings.ladder.rungs if rung not in settings.rungs_to_climb]
+    notes += [f"{rung} is left out: another model learns than writes." for rung in left_out]
     graded = [rung for rung in rungs.values() if rung.accuracy]
     if "no_edit" in rungs and graded and all(sum(rung.accuracy) == 0 for rung in graded):
         notes.append(
@@ -148,11 +170,12 @@ def _summary(run: Run, trained: Trained, rungs: dict[str, Rung], engine: Engine,
         "verbatim_share": verbatim_share(rungs),
         "examples": _examples(rungs, last, settings),
         "notes": notes,
-        "base_sha256_before": before,
-        "base_sha256_after": engine.base_sha256(),
-        "dtype": engine.dtype,
+        "base_sha256_before": before["sha256"],
+        "base_sha256_after": after["sha256"],
+        "dtype": work.engine.dtype,
         "seed": settings.seed,
-        "settings": settings.model_dump(mode="json"),
+        **of_learner,
+        "settings": settings.fields(),
         "settings_sha256": settings.sha256(),
         "selfedit_version": version("selfedit"),
     }

@@ -85,7 +85,7 @@ class Ladder:
     def __init__(self, work: Work, trained: Trained, tasks: Sequence[Task], dev: Sequence[Task]) -> None:
         self.work, self.trained = work, trained
         self.tasks, self.dev = list(tasks), list(dev)
-        self.settings = work.settings
+        self.settings, self.rewarder = work.settings, work.rewarder
         self.rungs: dict[str, Rung] = {}
         self._untouched: dict[str, dict[str, tuple[Answer, ...]]] = {}
         self._written_by: dict[tuple[str, Form | None], list[Edit]] = {}
@@ -109,7 +109,7 @@ class Ladder:
             ),
             "in_context": self._in_context,
         }
-        for name in self.settings.ladder.rungs:
+        for name in self.settings.rungs_to_climb:
             steps[name]()
         return self.rungs
 
@@ -149,8 +149,8 @@ class Ladder:
         return known
 
     def _worths(self, learner: Adapter | None, tasks: list[Task], answers: Sequence[tuple[Answer, ...]]) -> list[Worth]:
-        self.work.engine.mount(learner)  # a perplexity is the learner's own
-        return [self.work.rewarder.worth(task, row) for task, row in zip(tasks, answers, strict=True)]
+        self.rewarder.engine.mount(learner)  # a perplexity is the learner's own
+        return [self.rewarder.worth(task, row) for task, row in zip(tasks, answers, strict=True)]
 
     def _rung(
         self, name: str, learner: Adapter | None, tasks: list[Task], answers: Sequence[tuple[Answer, ...]]
@@ -182,7 +182,7 @@ class Ladder:
             outcome.answers if outcome.status == "ok" else untouched[task.id]
             for task, outcome in zip(tasks, outcomes, strict=True)
         ]
-        after = [self.work.rewarder.after(*row) for row in zip(tasks, outcomes, before, strict=True)]
+        after = [self.rewarder.after(*row) for row in zip(tasks, outcomes, before, strict=True)]
         return Rung.of_graded(name, tasks, after, answers, texts, **self._cost(outcomes))
 
     def _cost(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ class Ladder:
     def _passage(self, name: str, learner: Adapter | None, tasks: list[Task]) -> Rung:
         lr = self._best_lr = self._best_lr or self._passage_lr()
         self._stage(name, "Training on the raw passage alone, with the same number of steps", len(tasks))
-        parsed = [parse_passage(self.work.engine, self.settings, task) for task in tasks]
+        parsed = [parse_passage(self.rewarder.engine, self.rewarder.settings, task) for task in tasks]
         return self._tried(name, learner, tasks, parsed, lr)
 
     def _passage_lr(self) -> float:
@@ -209,13 +209,13 @@ class Ladder:
             "Choosing passage-only's best learning rate on development passages",
             len(rates) * len(self.dev),
         )
-        parsed = [parse_passage(self.work.engine, self.settings, task) for task in self.dev]
+        parsed = [parse_passage(self.rewarder.engine, self.rewarder.settings, task) for task in self.dev]
         before = self.work.before("ladder/passage-lr", None, self.dev)
         rewards: list[list[float | None]] = []
         for rate in rates:
             trials = [self.work.trial("dev", f"{t.id}#0", t, p) for t, p in zip(self.dev, parsed, strict=True)]
             outcomes = self.work.outcomes(f"ladder/passage-lr-{rate:g}", None, trials, before, rate)
-            after = [self.work.rewarder.after(*row) for row in zip(self.dev, outcomes, before, strict=True)]
+            after = [self.rewarder.after(*row) for row in zip(self.dev, outcomes, before, strict=True)]
             rewards.append([worth.reward for worth in after])
         graded = [i for i in range(len(self.dev)) if all(row[i] is not None for row in rewards)]  # with each rate
         sums = [sum(row[i] or 0.0 for i in graded) for row in rewards]
@@ -242,7 +242,7 @@ class Ladder:
             if number != last and shown != "all" and number not in shown:
                 continue
             tasks = self.tasks if number == last else self._fewer
-            rung = self._written(f"round_{number}", policy, policy, tasks)
+            rung = self._written(f"round_{number}", policy, self.work.beside_learner(policy), tasks)
             self._follow("after", rung) if number == last else self._add(rung)
 
     def _best_of_k(self) -> None:
@@ -264,7 +264,7 @@ class Ladder:
             own = outcomes[i * k : (i + 1) * k]
             known = [o for o in own if o.reward is not None] or [o for o in own if o.status == "ungraded"]
             best = max(known, key=lambda o: o.reward or 0.0, default=None)
-            after.append(before[task.id] if best is None else self.work.rewarder.after(task, best, before[task.id]))
+            after.append(before[task.id] if best is None else self.rewarder.after(task, best, before[task.id]))
             answers.append(untouched[task.id] if best is None else best.answers)
         self._add(Rung.of_graded("best_of_k", tasks, after, answers, **self._cost(outcomes)))
 
@@ -274,7 +274,7 @@ class Ladder:
         if not tasks:
             return
         self._stage("perfect_edits", "Perfect edits from the world's own templates", len(tasks))
-        parsed = [parse_edit(self.work.engine, self.settings, task, task.gold_edit) for task in tasks]
+        parsed = [parse_edit(self.rewarder.engine, self.rewarder.settings, task, task.gold_edit) for task in tasks]
         self._add(self._tried("perfect_edits", None, tasks, parsed, texts=[task.gold_edit for task in tasks]))
 
 

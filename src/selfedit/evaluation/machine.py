@@ -9,7 +9,7 @@ import math
 import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # importing torch takes seconds
     from ..engine.memory import Costs, Load
 
 Dtype = Literal["fp32", "bf16"]
+# Who a model is: the one that writes and learns, or one of two.
+Role = Literal["both", "writer", "learner"]
 # Bytes of fp32 weights beyond which loading them to measure takes longer than it is worth: large products gain from bf16.
 _MEASURED_UP_TO = 1 << 30
 _WORTH_IT = 1.1  # bf16 rounds more, and a tie should not be decided by noise
@@ -43,17 +45,19 @@ def model_path(name: str) -> str:
 
 
 def at_hand(settings: Settings) -> bool:
-    """The model is on this machine: looking at it downloads nothing."""
-    return settings.model.path == "embedded" or Path(settings.model.path).is_dir()
+    """The models are on this machine: looking at it downloads nothing."""
+    paths = [settings.model.path, settings.of_learner().model.path]
+    return all(path == "embedded" or Path(path).is_dir() for path in paths)
 
 
 def numerics(settings: Settings) -> AbstractContextManager[None]:
-    """Everything that these settings compute goes in here: `model.deterministic` holds inside."""
-    if not settings.model.deterministic:
+    """Everything that these settings compute goes in here: `deterministic`, of either model, holds inside."""
+    models = (settings.model, settings.of_learner().model)
+    if not any(model.deterministic for model in models):
         return nullcontext()
     from ..engine.determinism import deterministic
 
-    return deterministic(settings.model.device)
+    return deterministic(next((model.device for model in models if not model.device.startswith("cpu")), "cpu"))
 
 
 def load_engine(settings: Settings) -> Engine:
@@ -82,7 +86,7 @@ class _Shape:
     load: Load
 
     @classmethod
-    def of(cls, settings: Settings, device: torch.device) -> _Shape:
+    def of(cls, settings: Settings, device: torch.device, role: Role) -> _Shape:
         """Read from the checkpoint's config and code, which can raise anything."""
         import torch
 
@@ -103,9 +107,11 @@ class _Shape:
             adapter=adapter_size(outline, settings.targets, inner.rank),
             cohorts=min(COHORTS_PER_CHUNK, torch.get_num_threads()) if device.type == "cpu" else 1,
             banks=COHORTS_PER_CHUNK,
-            m_step=policy.batch_size * both,
-            policy=adapter_size(outline, policy.targets, policy.rank),
+            m_step=policy.batch_size * both if role != "learner" else 0,
+            policy=adapter_size(outline, policy.targets, policy.rank) if role != "learner" else 0,
         )
+        if role == "writer":
+            load = replace(load, cohorts=0, banks=0)
         shape = cls(outline, load)
         shape.costs(torch.float32, device)
         return shape
@@ -120,7 +126,7 @@ class _Shape:
 class Machine:
     """What settings ask of the machine they meet: the model's shape and the run's load on it, without loading any weights."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, role: Role = "both") -> None:
         """Read the model's shape. One that its own code does not tell without the weights is not planned for, with a warning.
 
         Raises:
@@ -130,9 +136,10 @@ class Machine:
         from ..engine.loading import NoOutlineError, choose_device
 
         self.settings, self.device = settings, choose_device(settings.model.device)
+        self.role: Role = role
         self._shape: _Shape | None = None
         try:
-            self._shape = _Shape.of(settings, self.device)
+            self._shape = _Shape.of(settings, self.device, role)
         except Exception as error:
             if isinstance(error, SelfEditError) and not isinstance(error, NoOutlineError):
                 raise
@@ -140,23 +147,31 @@ class Machine:
 
     def _warn(self, error: Exception) -> None:
         """Say how to plan by hand, where that is not done yet."""
-        model = self.settings.model
+        model, section = self.settings.model, "learner" if self.role == "learner" else "model"
         if "auto" in (model.members_at_once, model.rows_at_once, model.tokens_at_once):
             members, rows, tokens = model.at_once
             warnings.warn(
                 f"{model.path}: its shape can't be told without its weights ({type(error).__name__}: {error}), so memory is not "
                 f"planned: {members} adapters, {rows} texts and {tokens} scored tokens at once. If that is too much, or little, "
-                "set model.members_at_once, model.rows_at_once and model.tokens_at_once",
+                f"set {section}.members_at_once, {section}.rows_at_once and {section}.tokens_at_once",
                 stacklevel=3,
             )
 
-    def resolved(self) -> tuple[Settings, str]:
-        """The settings with nothing left for the machine to decide."""
-        from ..engine.memory import GIB, usable_bytes
+    @property
+    def weights(self) -> int:
+        """Bytes of the base in the smallest dtype that it may get; 0 where its shape can't be told."""
+        import torch
+
+        dtype = torch.float32 if self.settings.model.dtype == "fp32" else torch.bfloat16
+        return self._shape.costs(dtype, self.device).base if self._shape else 0
+
+    def resolved(self, usable: int) -> tuple[Settings, str]:
+        """The settings with nothing left for the machine to decide; ``usable``: bytes to plan with where they don't say."""
+        from ..engine.memory import GIB
 
         gib = self.settings.model.memory_gib
         if gib == "auto":
-            gib = max(1e-3, math.floor(1000 * usable_bytes(self.device) / GIB) / 1000)
+            gib = max(1e-3, math.floor(1000 * usable / GIB) / 1000)
         dtype, why = self._dtype(int(gib * GIB))
         members, rows, tokens = self._at_once(dtype, int(gib * GIB))
         settings = self.settings.on_machine(
@@ -200,7 +215,7 @@ class Machine:
             return "bf16", "bf16: there are matrix units for it; not measured"
         if weights > _MEASURED_UP_TO:
             return "bf16", "bf16: there are matrix units for it, and the model is large; not measured"
-        ratio = _speed_of_bf16(self.settings, self._shape.load.cohorts * self.settings.model.at_once.members)
+        ratio = _speed_of_bf16(self.settings, max(1, self._shape.load.cohorts) * self.settings.model.at_once.members)
         if ratio is None:
             return "bf16", "bf16: there are matrix units for it; not measured"
         if ratio >= _WORTH_IT:
@@ -249,4 +264,39 @@ def _speed_of_bf16(settings: Settings, members: int) -> float | None:
 
 def resolve(settings: Settings) -> tuple[Settings, str]:
     """The settings with everything "auto" that depends on this machine decided, and why in words."""
-    return Machine(settings).resolved()
+    from ..engine.memory import usable_bytes
+
+    if settings.learner is None:
+        machine = Machine(settings)
+        return machine.resolved(usable_bytes(machine.device))
+    writer, learner = Machine(settings, "writer"), Machine(settings.of_learner(), "learner")
+    shares = _shares(writer, learner)
+    (resolved, why), (theirs, why_theirs) = writer.resolved(shares[0]), learner.resolved(shares[1])
+    resolved = resolved.model_copy(update={"learner": theirs.model})
+    told = f"the writer {why or resolved.model.dtype}; the learner {why_theirs or theirs.model.dtype}"
+    return resolved, told
+
+
+def _shares(writer: Machine, learner: Machine) -> tuple[int, int]:
+    """Bytes that each of two models may plan with. On one device: what a budget that is named leaves; or else each one's
+    weights, and half of what is left beside both.
+    """
+    from ..engine.memory import GIB, usable_bytes
+
+    usable = usable_bytes(writer.device)
+    if writer.device != learner.device:
+        return usable, usable_bytes(learner.device)
+    budgets = [machine.settings.model.memory_gib for machine in (writer, learner)]
+    if budgets != ["auto", "auto"]:
+        left = usable - sum(int(gib * GIB) for gib in budgets if gib != "auto")
+        return left, left
+    rest = (usable - writer.weights - learner.weights) // 2
+    return writer.weights + rest, learner.weights + rest
+
+
+def needs(settings: Settings) -> dict[str, Any]:
+    """What `Machine.needs` says of the model (``memory``) and, where another one learns, of that (``learner_memory``)."""
+    if settings.learner is None:
+        return {"memory": Machine(settings).needs()}
+    learner = Machine(settings.of_learner(), "learner")
+    return {"memory": Machine(settings, "writer").needs(), "learner_memory": learner.needs()}

@@ -16,15 +16,16 @@ from ..work import COHORTS_PER_CHUNK
 _LINE_TOKENS = 24
 
 
-def plan(settings: Settings, memory: dict[str, Any] | None = None, why: str = "") -> dict[str, Any]:
-    """What a run will do, and the arithmetic of it: ``{lines, inner_loops, estimated_seconds: None, memory}``.
+def plan(settings: Settings, needs: dict[str, Any] | None = None, why: str = "") -> dict[str, Any]:
+    """What a run will do, and the arithmetic of it: ``{lines, inner_loops, estimated_seconds: None}`` and ``needs``.
 
-    ``memory``: what `Machine.needs` says, where the model is at hand. ``why``: why its dtype was chosen.
+    ``needs``: what `machine.needs` says, where the models are at hand. ``why``: why their dtypes were chosen.
     """
+    needs = needs or {"memory": None}
     t, e, i = settings.tasks, settings.edits, settings.inner
     training = settings.rounds * most_trials(settings, edits_tried(settings, t.per_round))
     looks = (settings.rounds + 1) * t.dev
-    rungs = set(settings.ladder.rungs)
+    rungs = set(settings.rungs_to_climb)
     whole = {
         "passage_only",
         "base_edits",
@@ -40,18 +41,19 @@ def plan(settings: Settings, memory: dict[str, Any] | None = None, why: str = ""
         ladder += min(t.evaluation, settings.ladder.oracle_tasks) * e.per_task
     if rungs & {"passage_only", "passage_only_rl_learner"} and len(settings.ladder.passage_lr_factors) > 1:
         ladder += len(settings.ladder.passage_lr_factors) * t.dev
-    total = training + looks + ladder
+    total, learner = training + looks + ladder, settings.learner
     lines = [
         f"model      {settings.model.path} ({why or settings.model.dtype})",
-        *(_memory_lines(memory) if memory else []),
+        *_memory_lines(needs["memory"]),
+        *([f"learner    {learner.path}", *_memory_lines(needs.get("learner_memory"))] if learner else []),
         f"tasks      {t.source}; ladder on {t.evaluation} held-out tasks of split {t.split}",
         f"training   {settings.rounds} rounds x {t.per_round} tasks x {e.per_task} edits{_screened(settings)} x "
         f"{_seeds(settings)} {training} inner loops",
         f"guards     {settings.rounds + 1} looks x {t.dev} development tasks = {looks} inner loops",
-        f"ladder     {', '.join(settings.ladder.rungs)} = {ladder} inner loops",
+        f"ladder     {', '.join(settings.rungs_to_climb)} = {ladder} inner loops",
         f"total      {total} inner loops x {i.steps} steps x up to {i.batch_size} sequences, rank {i.rank}",
     ]
-    return {"lines": lines, "inner_loops": total, "estimated_seconds": None, "memory": memory}
+    return {"lines": lines, "inner_loops": total, "estimated_seconds": None, **needs}
 
 
 def _screened(settings: Settings) -> str:
@@ -71,15 +73,21 @@ def _seeds(settings: Settings) -> str:
     return f"{seeds} seed(s){f', {again} a round with one more' if again else ''} ="
 
 
-def _memory_lines(memory: dict[str, Any]) -> list[str]:
-    """The memory budget, what it is spent on, and what goes through the model at once."""
-    of = {name: f"{memory[name]:.2f}" for name in ("base", "training", "m_step", "scoring", "decoding")}
+def _memory_lines(memory: dict[str, Any] | None) -> list[str]:
+    """The memory budget, what it is spent on, and what goes through the model at once; nothing where it is not planned."""
+    if memory is None:
+        return []
+    names = {"training": "inner loops", "m_step": "M-step", "scoring": "scoring", "decoding": "writing"}
+    uses = ", ".join(f"{name} {memory[part]:.2f}" for part, name in names.items() if memory[part])
     sets = f" in each of up to {memory['cohorts']} sets beside each other" if memory["cohorts"] > 1 else ""
+    training = (
+        f"{memory['members']} adapters in training{sets}, with up to {memory['step_tokens']} tokens each a step; "
+    )
     lines = [
-        f"memory     {memory['budget']:g} GiB to plan with, {memory['peak']:.2f} needed: the base {of['base']}, and one of: "
-        f"inner loops {of['training']}, M-step {of['m_step']}, scoring {of['scoring']}, writing {of['decoding']}",
-        f"at once    {memory['members']} adapters in training{sets}, with up to {memory['step_tokens']} tokens each a step; "
-        f"{memory['rows']} texts being written; {memory['tokens']} tokens being scored",
+        f"memory     {memory['budget']:g} GiB to plan with, {memory['peak']:.2f} needed: the base {memory['base']:.2f}, "
+        f"and one of: {uses}",
+        f"at once    {training if memory['training'] else ''}{memory['rows']} texts being written; "
+        f"{memory['tokens']} tokens being scored",
     ]
     if memory["peak"] > memory["budget"]:
         lines.append(
@@ -101,11 +109,11 @@ def made_up_updates(settings: Settings, engine: Engine, n: int, steps: int) -> l
 
 
 def measured_seconds(settings: Settings, engine: Engine) -> float:
-    """Seconds for all inner loops of a run, from a chunk of random updates timed for a few steps on this machine.
+    """Seconds for all inner loops of a run on the learner's engine, from a chunk of random updates timed for a few steps.
 
     An estimate: writing edits, answering probes and longer passages come on top, edits shorter than the mean take less.
     """
-    n, steps = COHORTS_PER_CHUNK * settings.model.at_once.members, min(settings.inner.steps, 3)
+    n, steps = COHORTS_PER_CHUNK * settings.of_learner().model.at_once.members, min(settings.inner.steps, 3)
     updates = made_up_updates(settings, engine, n, steps)
     engine.fit(updates[:1])  # first-use costs
     began = time.perf_counter()

@@ -14,7 +14,7 @@ Summary = Mapping[str, Any]
 # Seeds may have met another machine, or another hour of it, and have reached the same judge in another way.
 _MAY_DIFFER = (
     "seed",
-    *(f"model.{name}" for name in MACHINE_FIELDS),
+    *(f"{model}.{name}" for model in ("model", "learner") for name in MACHINE_FIELDS),
     *(f"reward.judge.{name}" for name in REACHING_FIELDS),
 )
 _KEPT = ("seed", "ladder", "paired", "by_kind", "rounds", "verbatim_share", "settings_sha256", "timing")
@@ -33,7 +33,7 @@ def pool(summaries: Sequence[Summary]) -> dict[str, Any]:
         raise RunError(f"a seed comes twice ({', '.join(map(str, seeds))}); pool runs of different seeds")
     for other in summaries[1:]:
         fields = [f for f in differing_fields(first["settings"], other["settings"]) if f not in _MAY_DIFFER]
-        fields += [f for f in ("base_sha256_before",) if first[f] != other[f]]
+        fields += [f for f in ("base_sha256_before", "learner_sha256_before") if first.get(f) != other.get(f)]
         if fields:
             raise RunError(f"seeds {seeds[0]} and {other['seed']} differ in {', '.join(fields)}: not one experiment")
     missing = _missing_rungs(summaries)
@@ -44,6 +44,7 @@ def pool(summaries: Sequence[Summary]) -> dict[str, Any]:
         "seeds": [{key: summary[key] for key in _KEPT} for summary in summaries],
         "settings": {k: v for k, v in first["settings"].items() if k != "seed"},
         "base_sha256": first["base_sha256_before"],
+        **({"learner_sha256": first["learner_sha256_before"]} if "learner_sha256_before" in first else {}),
         "selfedit_version": first["selfedit_version"],
         "notes": sorted({note for summary in summaries for note in summary["notes"]})
         + _machine_notes(summaries)
@@ -61,7 +62,12 @@ def _missing_rungs(summaries: Sequence[Summary]) -> dict[str, str]:
 
 def _machine_notes(summaries: Sequence[Summary]) -> list[str]:
     """What to know where the seeds were not computed alike."""
-    used = {name: sorted({str(s["settings"]["model"][name]) for s in summaries}) for name in ("dtype", "device")}
+    models = [model for model in ("model", "learner") if summaries[0]["settings"].get(model)]
+    used = {
+        f"{model}.{name}": sorted({str(s["settings"][model][name]) for s in summaries})
+        for model in models
+        for name in ("dtype", "device")
+    }
     return [f"The seeds were computed in different ways ({name}: {', '.join(u)})." for name, u in used.items() if u[1:]]
 
 

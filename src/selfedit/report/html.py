@@ -36,8 +36,11 @@ from .words import (
     rung_label,
 )
 
-_ABOUT = (
+_ONE = (
     "A language model read passages it had never seen, wrote its own training notes about them, was trained on those "
+)
+_TWO = "A language model read passages it had never seen and wrote training notes about them; another one was trained on those "
+_ABOUT = (
     "notes, and was then asked questions without the passage; every change of its weights was reverted before the next "
     "passage. Reinforcement learning rewarded the notes that made it answer better, and the ladder below compares ways "
     "of preparing the model on the same held-out passages."
@@ -72,7 +75,7 @@ def report_html(summary: Summary) -> str:
             f"<title>{text(title)}</title>",
             f"<style>{STYLE}</style></head><body>",
             f"<header><h1>{text(title)}</h1>",
-            paragraph(_ABOUT),
+            paragraph((_TWO if (summary.get("settings") or {}).get("learner") else _ONE) + _ABOUT),
             paragraph(headline(summary), "lead"),
             "".join(paragraph(note, "note") for note in summary.get("notes") or []),
             "</header><main>",
@@ -212,11 +215,13 @@ def _paired(summary: Summary) -> str:
 
 def _record(summary: Summary) -> str:
     """Settings, hashes, timing and the command: what it takes to check the run, or to run it again."""
-    before, after = summary.get("base_sha256_before"), summary.get("base_sha256_after")
     lines = [[text(name), f'<span class="mono">{text(value)}</span>'] for name, value in _facts(summary)]
-    if before and after:
+    for name, whose in (("base", "Base"), ("learner", "Learner's")):
+        before, after = summary.get(f"{name}_sha256_before"), summary.get(f"{name}_sha256_after")
+        if not before or not after:
+            continue
         same = '<span class="good">✓ unchanged</span>' if before == after else '<span class="bad">✗ CHANGED</span>'
-        lines.append(["Base weights, before and after", f'{same} <span class="mono">{text(before)}</span>'])
+        lines.append([f"{whose} weights, before and after", f'{same} <span class="mono">{text(before)}</span>'])
         if before != after:
             lines.append(["", f'<span class="mono">{text(after)}</span>'])
     timing = summary.get("timing") or {}
@@ -254,7 +259,7 @@ def reproduce_command(summary: Summary) -> str:
         return ""
     seed, rounds = settings.get("seed"), settings.get("rounds")
     try:
-        demo = make_settings({"seed": seed, "rounds": rounds}).model_dump(mode="json")
+        demo = make_settings({"seed": seed, "rounds": rounds}).fields()
     except SettingsError:
         return "selfedit run config.toml --out runs/again"
     if not differing_fields(demo, dict(settings)):
