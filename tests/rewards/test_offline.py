@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfedit.rewards.offline import Grade, load_grader, offline, offline_match
+from selfedit.rewards.reading import read
+from selfedit.rewards.thesaurus import SYNONYMS, senses
 
 QUICK = settings(max_examples=150, deadline=None)
 TEXTS = st.text() | st.text(st.characters(categories=["Cs", "Mn", "Nd", "Zs", "Lo", "So"]))
@@ -67,6 +69,9 @@ def test_case_does_not_matter_to_a_longer_answer_either(gold: str, other: str) -
         ("Who won Super Bowl 50?", "Denver Broncos", "The Denver Broncos won Super Bowl 50.", True),
         ("Who won Super Bowl 50?", "Denver Broncos", "The Carolina Panthers won Super Bowl 50.", False),
         ("What drove Tesla's oscillator?", "steam", "I do not know what drove it.", False),
+        ("How did the king die?", "killed in battle", "He was slain in combat.", True),
+        ("What did the Somalis live from?", "trade", "They lived from commerce.", True),
+        ("What did the Somalis live from?", "trade", "They lived from fishing.", False),
     ],
 )
 def test_plain_cases_are_judged_as_a_reader_would(question: str, gold: str, answer: str, right: bool) -> None:
@@ -94,3 +99,13 @@ def test_no_gold_is_a_failure_and_not_a_wrong_answer() -> None:
         offline("Who?", [], "x")
     with pytest.raises(TypeError, match="one text"):
         offline_match("Who?", "x", "x")
+
+
+def test_synonyms_are_words_that_share_a_line() -> None:
+    lines = [line for line in SYNONYMS.read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == len(set(lines)) > 500
+    assert all(len(line.split()) > 1 and line == line.lower() for line in lines)
+    king, monarch, horse = (senses(read(word)) for word in ("kings", "Monarch", "horse"))
+    assert king & monarch
+    assert not king & horse
+    assert senses(read("1835 xyzzy")) == frozenset()

@@ -87,9 +87,7 @@ def explain(*, question: str, gold: str, answer: str) -> None:
     grade = grader.grade(question, [gold], answer)
     console = Console(highlight=False)
     verdict = Text("right" if grade.right else "wrong", style="bold green" if grade.right else "bold red")
-    console.print(
-        Text.assemble(verdict, f"  probability {grade.probability:.3f}, right from {grader.threshold:.2f} on")
-    )
+    console.print(Text.assemble(verdict, f"  probability {grade.probability:.3f}"))
     if grade.rule:
         console.print(Text(f"decided by a rule: the answer {grade.rule}"))
         return

@@ -1,6 +1,6 @@
 """Calibrate the offline grader on graded answers: ``python -m selfedit.rewards.calibrate --data FILE --out FILE``.
 
-Titles are split by their hash: 70 % calibrate, the others are held out. Sizes, features and the threshold come from
+Titles are split by their hash: 70 % calibrate, the others are held out. Sizes and features come from
 cross-validation over the calibration titles; ``--held-out`` also measures the held-out ones (a look, to be counted). The
 same data, options and date give the same file, byte for byte, on the same kind of processor (docs/grader.md).
 """
@@ -27,7 +27,6 @@ from .offline import Grader
 from .reading import read
 
 SHARE, FOLDS = 0.7, 5
-_THRESHOLDS = [n / 100 for n in range(40, 61)]
 
 
 def calibrate(rows: Sequence[GradedAnswer], plan: BoostingPlan, held_out: bool = False) -> dict[str, Any]:
@@ -46,15 +45,13 @@ def calibrate(rows: Sequence[GradedAnswer], plan: BoostingPlan, held_out: bool =
     names, x = _matrix(ours, rarity)
     y = np.array([row.correct for row in ours], dtype=float)
     odds = _cross_validated(x, y, [row.title for row in ours], plan)
-    threshold = max(_THRESHOLDS, key=lambda t: (float(np.mean((_sigmoid(odds) >= t) == y)), -abs(t - 0.5)))
     model = boost(x, y, plan)
     general = rarity("")
-    figures = {"cross_validated": agreement(ours, (_sigmoid(odds) >= threshold).tolist()).rounded()}
+    figures = {"cross_validated": agreement(ours, (odds >= 0).tolist()).rounded()}
     if held_out:
-        figures["held_out"] = _held_out(rows, names, general, model, threshold).rounded()
+        figures["held_out"] = _held_out(rows, names, general, model).rounded()
     return {
         "features": names,
-        "threshold": threshold,
         "base": model.base,
         "plan": asdict(plan),
         "n": len(ours),
@@ -65,13 +62,11 @@ def calibrate(rows: Sequence[GradedAnswer], plan: BoostingPlan, held_out: bool =
     }
 
 
-def _held_out(
-    rows: Sequence[GradedAnswer], names: list[str], rarity: Rarity, model: Boosted, threshold: float
-) -> Agreement:
+def _held_out(rows: Sequence[GradedAnswer], names: list[str], rarity: Rarity, model: Boosted) -> Agreement:
     others = [row for row in rows if title_share(row.title) >= SHARE]
     if not others:
         raise ValueError("no title is held out; give more titles, or leave --held-out away")
-    grader = Grader(tuple(names), rarity, model.base, model.trees, threshold)
+    grader = Grader(tuple(names), rarity, model.base, model.trees)
     return agreement(others, [grader.grade(row.question, [row.gold], row.prediction).right for row in others])
 
 
@@ -109,10 +104,6 @@ def _cross_validated(x: Floats, y: Floats, titles: Sequence[str], plan: Boosting
         out = folds == fold
         odds[out] = boost(x[~out], y[~out], plan).log_odds(x[out])
     return odds
-
-
-def _sigmoid(odds: Floats) -> Floats:
-    return 1 / (1 + np.exp(-odds))
 
 
 def written(table: dict[str, Any]) -> str:

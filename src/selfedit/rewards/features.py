@@ -1,7 +1,7 @@
 """What the offline grader looks at: one number a feature, of a question, its gold answer and an answer.
 
 "New" words are those that the question does not hold; "its sentence" is the sentence of the answer that holds most of the gold;
-"by rarity" weighs a word by how few questions of the calibration speak of it. The forty features were chosen by
+"by rarity" weighs a word by how few questions of the calibration speak of it. The features were chosen by
 cross-validation within the calibration titles (docs/grader.md).
 """
 
@@ -15,8 +15,10 @@ from functools import cached_property
 
 from .graders import normalise
 from .reading import Word, fold, likeness, longest_run, read
+from .thesaurus import senses
 
 NEAR = 0.7  # likeness from which a word counts as found, "or nearly"
+_SYNONYM = 0.9  # likeness of a word to its synonym
 # A question and a gold are cut here, and an answer, whose verdict lies in its beginning.
 MAX_LETTERS, MAX_ANSWER = 400, 2000
 _PART = re.compile(r",(?!\d)| and | or |[;()/]")
@@ -81,6 +83,15 @@ class Case:
         return [max((likeness(wanted, word) for word in given), default=0.0) for wanted in self.wanted]
 
     @cached_property
+    def meant(self) -> list[float]:
+        """As `likes`, but a word whose synonym is given counts as nearly found."""
+        given = senses(self.given)
+        return [
+            max(like, _SYNONYM if senses([word]) & given else 0.0)
+            for word, like in zip(self.wanted, self.likes, strict=True)
+        ]
+
+    @cached_property
     def sentence(self) -> list[Word]:
         """The sentence of the answer that holds most of the wanted words, by rarity; of equals the first."""
         weights = {word.stem: self.rarity(word) for word in self.wanted}
@@ -106,7 +117,7 @@ def case_of(question: str, gold: str, answer: str, rarity: Rarity) -> Case:
 
 def features(case: Case) -> dict[str, float]:
     """Every feature of ``case`` by its name; finite, and the same names in the same order for every case."""
-    groups = (_found, _letters, _missing, _numbers, _news, _place, _echo)
+    groups = (_found, _letters, _missing, _numbers, _news, _place, _echo, _meaning)
     # Rounded, so that the last digits of a machine's logarithm can't move a value over a threshold.
     return {name: round(float(value), 6) for group in groups for name, value in group(case).items()}
 
@@ -144,6 +155,31 @@ def _found(case: Case) -> dict[str, float]:
         "gold words found in the first sentence": _share(len(wanted & first), len(wanted)),
         "part of the gold found least": min((sum(part) / len(part) for part in parts if part), default=-1.0),
         "gold names found or nearly": _share(sum(like >= NEAR for like in names), len(names), -1.0),
+    }
+
+
+def _meaning(case: Case) -> dict[str, float]:
+    """How much of the gold is said in its own words or in others that say about the same."""
+    rare = [case.rarity(word) for word in case.wanted]
+    rare_new = [weight if new else 0.0 for weight, new in zip(rare, case.new, strict=True)]
+    found = [like >= NEAR for like in case.meant]
+    asked, gold, stems = senses(case.asked), senses(case.wanted), _stems(case.wanted)
+    here = [word for word in case.sentence if word.content and word.stem not in case.known]
+    new = [new and not senses([word]) & asked for word, new in zip(case.wanted, case.new, strict=True)]
+    return {
+        "gold words meant, by rarity": _share(sum(w for w, ok in zip(rare, found, strict=True) if ok), sum(rare)),
+        "new gold words meant, by rarity": _share(
+            sum(w for w, ok in zip(rare_new, found, strict=True) if ok), sum(rare_new)
+        ),
+        "mean likeness of gold words, by meaning": _share(sum(case.meant), len(case.meant)),
+        "least likeness of a gold word, by meaning": min(case.meant, default=0.0),
+        "rarest gold word not meant": max((w for w, ok in zip(rare, found, strict=True) if not ok), default=0.0),
+        "gold words not meant": found.count(False),
+        "gold words said by a synonym": sum(ok and like < NEAR for ok, like in zip(found, case.likes, strict=True)),
+        "share of gold words new in meaning": _share(sum(new), len(new)),
+        "share of its sentence's new words that mean gold": _share(
+            sum(word.stem in stems or bool(senses([word]) & gold) for word in here), len(here)
+        ),
     }
 
 

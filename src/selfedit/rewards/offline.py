@@ -1,6 +1,6 @@
 """The offline grader: is a free-form answer right? Without a paid judge, and with its reasons.
 
-Forty features (`features.py`) go through small trees whose leaves add up to log-odds. The table is `assets/grader/grader.json`,
+Features (`features.py`) go through small trees whose leaves add up to log-odds. The table is `assets/grader/grader.json`,
 calibrated on verdicts of GPT-4.1 by `calibrate.py`; `docs/grader.md` says how well it agrees with them.
 """
 
@@ -57,7 +57,6 @@ class Grader:
     rarity: Rarity
     base: float
     trees: list[Tree]
-    threshold: float
     titles: frozenset[str] = frozenset()
     report: dict[str, Any] = field(default_factory=dict)
 
@@ -89,7 +88,7 @@ class Grader:
         probability = 1 / (1 + math.exp(-(base + sum(weights))))
         reasons = (Reason(*reason) for reason in zip(self.names, row, weights, strict=True))
         strongest = tuple(sorted(reasons, key=lambda reason: -abs(reason.weight)))
-        return Grade(probability, probability >= self.threshold, gold, "", base, strongest)
+        return Grade(probability, probability >= 0.5, gold, "", base, strongest)
 
 
 @lru_cache(maxsize=4)
@@ -102,7 +101,6 @@ def load_grader(path: Path = SHIPPED) -> Grader:
         rarity,
         table["base"],
         table["trees"],
-        table["threshold"],
         frozenset(table["titles"]),
         {name: table[name] for name in ("date", "n", "plan", "figures", "data_sha256")},
     )
@@ -121,5 +119,5 @@ def offline(question: str, golds: Sequence[str], text: str) -> float:
 
 
 def offline_match(question: str, golds: Sequence[str], text: str) -> bool:
-    """Whether ``text`` answers ``question`` right: `offline` at the calibrated threshold, with the same errors."""
+    """Whether ``text`` answers ``question`` right: `offline` says that it is more likely than not, with the same errors."""
     return load_grader().grade(question, golds, text).right
