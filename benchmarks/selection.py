@@ -82,7 +82,7 @@ def prepare(engine: TorchEngine, settings: Settings, plan: Plan) -> Search:
     edits = policy.propose(tasks, plan.edits, plan.seed)
     for number, edit in enumerate(edits):
         owner = number // plan.edits
-        parsed = parse_edit(engine, settings, asked[owner], edit.completion.text, edit.completion.finished)
+        parsed = parse_edit(engine, settings, asked[owner], edit.text, edit.finished)
         if not parsed.reason:
             groups[owner].append(len(trials))
             trials.append(Trial(f"{owner}/{edit.index}", asked[owner], parsed, 1000 * number))

@@ -62,7 +62,10 @@ class Completion:
 
 @dataclass(frozen=True)
 class Edit:
-    """A self-edit: what the policy generated for a task, and how. ``problem`` says why nothing could be generated."""
+    """A self-edit: what the policy generated for a task, and how. ``problem`` says why nothing could be generated.
+
+    ``further`` are more samples of the same prompt: the edit is all of them (`EditSettings.samples`).
+    """
 
     task_id: str
     index: int
@@ -74,6 +77,17 @@ class Edit:
     seed: int
     policy_hash: str
     problem: str = ""
+    further: tuple[Completion, ...] = ()
+
+    @property
+    def completions(self) -> tuple[Completion, ...]:
+        """All samples."""
+        return (self.completion, *self.further)
+
+    @property
+    def finished(self) -> bool:
+        """No sample was cut off at the token limit."""
+        return all(completion.finished for completion in self.completions)
 
     @property
     def id(self) -> str:
@@ -83,7 +97,7 @@ class Edit:
     @property
     def text(self) -> str:
         """The edit as text."""
-        return self.completion.text
+        return "\n".join(completion.text for completion in self.completions)
 
 
 @dataclass(frozen=True)

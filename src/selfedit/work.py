@@ -81,13 +81,14 @@ class Work:
         seed = sub_seed(self.settings.seed, key.split("/")[0])
         policy = self.policy(adapter)
         contexts = {task.id: hashlib.sha256(task.text.encode()).hexdigest() for task in tasks}
-        size = max(1, EDITS_PER_CHUNK // k)
+        size = max(1, EDITS_PER_CHUNK // (k * self.settings.edits.samples))
         for start in range(0, len(tasks), size):
             part = tasks[start : start + size]
 
             def write(part: Sequence[Task] = part) -> dict[str, Any]:
-                rows = _EDITS.dump_python(policy.propose(part, k, seed, form or ""), mode="json")
-                extra = [{"text": r["completion"]["text"], "context_sha256": contexts[r["task_id"]]} for r in rows]
+                written = policy.propose(part, k, seed, form or "")
+                rows = _EDITS.dump_python(written, mode="json")
+                extra = [{"text": edit.text, "context_sha256": contexts[edit.task_id]} for edit in written]
                 return {"edits": [{**row, **more} for row, more in zip(rows, extra, strict=True)]}
 
             committed = self.run.once(f"{key}/propose/{start}", write, self._round(key))["edits"]
@@ -195,7 +196,7 @@ class Work:
         if edit.problem:
             return ParsedEdit((), reason=edit.problem)
         engine, settings = self.rewarder.engine, self.rewarder.settings
-        return parse_edit(engine, settings, task, edit.text, edit.completion.finished)
+        return parse_edit(engine, settings, task, edit.text, edit.finished)
 
     def improve(self, round: int, adapter: Adapter | None, judged: Sequence[Judged], state: State) -> Improvement:
         """The algorithm's step, checkpointed: the same call after a crash loads what was trained."""

@@ -70,7 +70,7 @@ def gather(engine: Engine, judged: Sequence[Judged], policy: Adapter | None, set
     # Levels may all be negative (nats, or a user's own reward): a failure must not pass for the best edit among them.
     unusable = min([how.invalid_reward, *(value for value in values if value is not None)])
     rewards: list[float] = [unusable if value is None else value for value in values]
-    sequences = [cloning_sequence(j.edit) for j in used]
+    sequences = [cloning_sequence(j.edit.completion) for j in used]
 
     def whole(bank: AdapterBank | None) -> list[Tensor]:
         return per_token(engine, bank, sequences, lambda states: states.logprobs(temperature), settings.batch_size)

@@ -56,9 +56,14 @@ class RestEm:
         winners = select(judged, how)
         if not winners:
             return Improvement(policy, state, {"learned_from": 0})
-        mine = [cloning_sequence(winner.edit) for winner in winners]
+        weighted = [
+            (cloning_sequence(completion), weight)
+            for winner, weight in zip(winners, _weights(winners, how), strict=True)
+            for completion in winner.edit.completions
+        ]
+        mine = [sequence for sequence, _ in weighted]
         earlier = _unpacked(state) if how.replay else []
-        weights = _weights(winners, how) + [1.0] * len(earlier)
+        weights = [weight for _, weight in weighted] + [1.0] * len(earlier)
         examples = [
             Example(sequence, {"weight": torch.full((sequence.n_targets,), weight)})
             for sequence, weight in zip([*mine, *earlier], weights, strict=True)

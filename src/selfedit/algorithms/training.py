@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..engine.base import Adapter, AdapterBank, Engine, States
 from ..errors import UpdateError
-from ..types import Edit, TrainSequence
+from ..types import Completion, TrainSequence
 from .base import State
 
 Normalise = Literal["token", "sequence", "sum"]
@@ -71,10 +71,10 @@ class Schedule:
     kl_stop: float = math.inf
 
 
-def cloning_sequence(edit: Edit) -> TrainSequence:
+def cloning_sequence(completion: Completion) -> TrainSequence:
     """Prompt and completion; only the completion counts."""
-    prompt, completion = edit.completion.prompt_ids, edit.completion.token_ids
-    return TrainSequence(prompt + completion, (False,) * len(prompt) + (True,) * len(completion))
+    prompt, tokens = completion.prompt_ids, completion.token_ids
+    return TrainSequence(prompt + tokens, (False,) * len(prompt) + (True,) * len(tokens))
 
 
 class PolicyTraining:

@@ -97,6 +97,11 @@ class Settings(Section):
                 f"reward.proxy = {reward.proxy!r} chooses the edits that are tried, and {self.algorithm.name} would learn from "
                 "them as if the policy had written no others: take algorithm.name = 'rest_em', or no proxy"
             )
+        if self.edits.samples > 1 and self.algorithm.name != "rest_em":
+            raise ValueError(
+                f"edits.samples = {self.edits.samples}: {self.algorithm.name} learns from edits of one sample; take "
+                "algorithm.name = 'rest_em', or one sample"
+            )
         if "judge" in reward.terms and reward.metric != "judge":
             raise ValueError("reward.weights has judge: set reward.metric = 'judge', so that answers are judged")
         for name, wanted in (

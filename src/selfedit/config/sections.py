@@ -109,7 +109,13 @@ class EditSettings(Section):
 
     form: Form = Field("implications", description="which prompt the policy answers")
     per_task: int = Field(8, ge=1, description="self-edits sampled for each context")
-    max_new_tokens: int = Field(176, ge=1, description="longest self-edit, in tokens")
+    samples: int = Field(
+        1,
+        ge=1,
+        description="texts that the policy writes for one self-edit, each by itself: the edit is their lines together, each "
+        "line once (SEAL's continued pretraining takes 5 a passage); rest_em only",
+    )
+    max_new_tokens: int = Field(176, ge=1, description="longest text that the policy writes, in tokens")
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(0.95, gt=0, le=1)
     max_lines: int = Field(24, ge=1, description="lines of an edit that are trained on")

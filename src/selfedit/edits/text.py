@@ -61,13 +61,14 @@ class EditRules:
     ``split``: ``plain`` makes one sequence a line, without list markers, a question and its answer together; ``seal``
     is what SEAL's public code does (numbers stay, see :func:`edit_lines`). ``include_context`` appends the raw passage
     as the last sequence. ``append_eos`` ends every whole sequence with EOS. ``require_finished`` refuses an edit that
-    the token limit cut off.
+    the token limit cut off. ``distinct`` takes a line once, however often it is said.
     """
 
     split: Literal["plain", "seal"] = "plain"
     include_context: bool = False
     append_eos: bool = True
     require_finished: bool = False
+    distinct: bool = False
 
 
 PLAIN_RULES = EditRules()
@@ -261,6 +262,8 @@ def _split(text: str, limits: EditLimits, rules: EditRules) -> _Split:
     cut: list[bool] = []
     dropped = 0
     for line in _seal_items(text) if rules.split == "seal" else _plain_lines(text, limits.max_line_chars):
+        if rules.distinct and line[: limits.max_line_chars].rstrip() in lines:
+            continue
         if len(lines) == limits.max_lines:
             dropped += 1
             continue

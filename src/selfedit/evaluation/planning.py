@@ -41,13 +41,14 @@ def plan(settings: Settings, needs: dict[str, Any] | None = None, why: str = "")
         ladder += min(t.evaluation, settings.ladder.oracle_tasks) * e.per_task
     if rungs & {"passage_only", "passage_only_rl_learner"} and len(settings.ladder.passage_lr_factors) > 1:
         ladder += len(settings.ladder.passage_lr_factors) * t.dev
+    samples = f" of {e.samples} samples" if e.samples > 1 else ""
     total, learner = training + looks + ladder, settings.learner
     lines = [
         f"model      {settings.model.path} ({why or settings.model.dtype})",
         *_memory_lines(needs["memory"]),
         *([f"learner    {learner.path}", *_memory_lines(needs.get("learner_memory"))] if learner else []),
         f"tasks      {t.source}; ladder on {t.evaluation} held-out tasks of split {t.split}",
-        f"training   {settings.rounds} rounds x {t.per_round} tasks x {e.per_task} edits{_screened(settings)} x "
+        f"training   {settings.rounds} rounds x {t.per_round} tasks x {e.per_task} edits{samples}{_screened(settings)} x "
         f"{_seeds(settings)} {training} inner loops",
         f"guards     {settings.rounds + 1} looks x {t.dev} development tasks = {looks} inner loops",
         f"ladder     {', '.join(settings.rungs_to_climb)} = {ladder} inner loops",

@@ -36,10 +36,16 @@ class TextPolicy:
         """``k`` self-edits for each task, in the order of the tasks; an edit's seed depends on its task and number alone."""
         form = form or self.settings.form
         owners = [(task, index, sub_seed(seed, "edit", task.id, index)) for task in tasks for index in range(k)]
+        samples = range(self.settings.samples)
         prompts = {task.id: prompt_for(task, form, self.templates) for task in tasks}
         ids = {task_id: self.engine.encode_prompt(prompt) for task_id, prompt in prompts.items()}
         problems = {task.id: self._problem(ids[task.id]) for task in tasks}
-        able = [(ids[task.id], edit_seed) for task, _, edit_seed in owners if not problems[task.id]]
+        able = [
+            (ids[task.id], sub_seed(edit_seed, "sample", n) if n else edit_seed)
+            for task, _, edit_seed in owners
+            if not problems[task.id]
+            for n in samples
+        ]
         self.engine.mount(self.adapter)
         written = iter(
             self.engine.sample(
@@ -51,7 +57,8 @@ class TextPolicy:
             )
         )
         completions = [
-            Completion((), (), (), "", False) if problems[task.id] else next(written) for task, _, _ in owners
+            [Completion((), (), (), "", False)] if problems[task.id] else [next(written) for _ in samples]
+            for task, _, _ in owners
         ]
         return [
             Edit(
@@ -60,11 +67,12 @@ class TextPolicy:
                 form=form,
                 prompt=prompts[task.id],
                 completion=completion,
+                further=tuple(further),
                 temperature=self.settings.temperature,
                 top_p=self.settings.top_p,
                 seed=edit_seed,
                 policy_hash=self.hash,
                 problem=problems[task.id],
             )
-            for (task, index, edit_seed), completion in zip(owners, completions, strict=True)
+            for (task, index, edit_seed), (completion, *further) in zip(owners, completions, strict=True)
         ]

@@ -60,10 +60,11 @@ def parse_edit(engine: Engine, settings: Settings, task: Task, text: str, finish
     """An edit's text as training sequences, under the run's limits."""
     edits = settings.edits
     limits = EditLimits(max_lines=edits.max_lines, max_tokens=max(4096, 4 * edits.max_new_tokens))
-    rules = EditRules(include_context=edits.include_context)
+    distinct = edits.samples > 1  # samples of one prompt say the same things again
+    rules = EditRules(include_context=edits.include_context, distinct=distinct)
     if settings.preset == "paper":
         limits = replace(PAPER_LIMITS, max_lines=edits.max_lines)
-        rules = replace(PAPER_RULES, include_context=edits.include_context)
+        rules = replace(PAPER_RULES, include_context=edits.include_context, distinct=distinct)
     return sequences_for(
         task,
         text,

@@ -1,0 +1,58 @@
+"""An edit of several samples: each is the policy's own, the edit is their lines together, and all of them are cloned."""
+
+import json
+import sqlite3
+
+import pytest
+
+from selfedit.config import make_settings
+from selfedit.edits.text import edit_lines
+from selfedit.errors import SettingsError
+from selfedit.evaluation.experiment import load_engine, load_source, run_experiment
+from selfedit.evaluation.planning import plan
+from selfedit.policy.text import TextPolicy
+from selfedit.rewards.outcomes import parse_edit
+
+
+def with_samples(fields: dict, n: int) -> dict:
+    return fields | {"edits": fields["edits"] | {"samples": n}, "ladder": {"rungs": ["base_edits", "rounds"]}}
+
+
+def test_the_first_sample_is_the_edit_of_one_and_the_others_are_more(fields):
+    one, three = (make_settings(with_samples(fields, n)) for n in (1, 3))
+    engine, tasks = load_engine(one), load_source(one).draw(1)
+    single = TextPolicy(engine, None, one.templates, one.edits).propose(tasks, 2, 5)
+    several = TextPolicy(engine, None, three.templates, three.edits).propose(tasks, 2, 5)
+    assert [edit.completion for edit in several] == [edit.completion for edit in single]
+    assert all(len({c.token_ids for c in edit.completions}) == 3 for edit in several)
+    for edit, task in zip(several[::2], tasks, strict=True):
+        assert edit.text == "\n".join(completion.text for completion in edit.completions)
+        lines = edit_lines(edit.text)
+        parsed = parse_edit(engine, three, task, f"{edit.text}\n{edit.text}", edit.finished)
+        assert parsed.lines == tuple(dict.fromkeys(lines))[: three.edits.max_lines]
+        assert len(parse_edit(engine, one, task, f"{edit.text}\n{edit.text}").lines) > len(parsed.lines)
+
+
+def test_every_sample_of_a_winner_is_cloned(fields, tmp_path):
+    steps = {}
+    for n in (1, 2):
+        summary = run_experiment(make_settings(with_samples(fields, n)), tmp_path / str(n))
+        learned = summary["rounds"][1]["algorithm"]
+        assert learned["learned_from"] == 4  # two of each passage: edits are counted, not samples
+        steps[n] = learned["optimiser_steps"]
+        with sqlite3.connect(tmp_path / str(n) / "journal.db") as db:
+            row = json.loads(db.execute("select data from chunks where key = 'round-1/propose/0'").fetchone()[0])
+            texts = db.execute("select text from edits where round = 1").fetchall()
+        assert {len(edit["further"]) for edit in row["edits"]} == {n - 1}
+        assert all(text.count("\n") >= n - 1 for (text,) in texts)
+    assert steps == {1: 1, 2: 1}  # 4 and 8 sequences in batches of 8
+    clones = make_settings(with_samples(fields, 3))
+    learned = run_experiment(clones, tmp_path / "3")["rounds"][1]["algorithm"]
+    assert learned["optimiser_steps"] == 2  # 12 sequences
+
+
+def test_policy_gradients_take_one_sample_and_a_plan_says_how_many(fields):
+    with pytest.raises(SettingsError, match="edits of one sample"):
+        make_settings({"edits": {"samples": 2}, "algorithm": {"name": "grpo"}})
+    training = next(line for line in plan(make_settings({"edits": {"samples": 2}}))["lines"] if "training" in line)
+    assert "8 edits of 2 samples" in training
