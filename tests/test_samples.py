@@ -2,9 +2,12 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
+from selfedit.algorithms import make_algorithm
+from selfedit.algorithms.base import judge
 from selfedit.config import make_settings
 from selfedit.edits.text import edit_lines
 from selfedit.errors import SettingsError
@@ -12,6 +15,7 @@ from selfedit.evaluation.experiment import load_engine, load_source, run_experim
 from selfedit.evaluation.planning import plan
 from selfedit.policy.text import TextPolicy
 from selfedit.rewards.outcomes import parse_edit
+from selfedit.types import Outcome
 
 
 def with_samples(fields: dict, n: int) -> dict:
@@ -28,8 +32,8 @@ def test_the_first_sample_is_the_edit_of_one_and_the_others_are_more(fields):
     for edit, task in zip(several[::2], tasks, strict=True):
         assert edit.text == "\n".join(completion.text for completion in edit.completions)
         lines = edit_lines(edit.text)
-        parsed = parse_edit(engine, three, task, f"{edit.text}\n{edit.text}", edit.finished)
-        assert parsed.lines == tuple(dict.fromkeys(lines))[: three.edits.max_lines]
+        parsed = parse_edit(engine, three, task, [edit.text, edit.text], edit.finished)
+        assert parsed.lines == tuple(dict.fromkeys(lines))
         assert len(parse_edit(engine, one, task, f"{edit.text}\n{edit.text}").lines) > len(parsed.lines)
 
 
@@ -49,6 +53,31 @@ def test_every_sample_of_a_winner_is_cloned(fields, tmp_path):
     clones = make_settings(with_samples(fields, 3))
     learned = run_experiment(clones, tmp_path / "3")["rounds"][1]["algorithm"]
     assert learned["optimiser_steps"] == 2  # 12 sequences
+
+
+def test_samples_are_read_each_by_itself(fields):
+    """What one sample says changes nothing in how another is read: neither its header nor its numbers nor its questions."""
+    for preset in ("demo", "paper"):
+        settings = make_settings(with_samples(fields, 2) | {"preset": preset})
+        engine, task = load_engine(settings), load_source(settings).draw(1)[0]
+        texts = ["Question 1: Who? Answer: Ann", "Here are some:\n1. Ann is here.\n2. Bo is not."]
+        alone = [parse_edit(engine, settings, task, text).lines for text in texts]
+        assert parse_edit(engine, settings, task, texts).lines == alone[0] + alone[1]
+        header = parse_edit(engine, settings, task, ["Ann is here.", "Implications:\nBo is not."])
+        assert header.lines[0] == "Ann is here."
+
+
+def test_a_sample_that_says_nothing_is_not_cloned(fields):
+    settings = make_settings(with_samples(fields, 2))
+    engine, task = load_engine(settings), load_source(settings).draw(1)[0]
+    (edit,) = TextPolicy(engine, None, settings.templates, settings.edits).propose([task], 1, 5)
+    silent = replace(edit, further=(replace(edit.completion, token_ids=(engine.eos_id,), text=""),))
+    algorithm = make_algorithm(engine, settings.algorithm.model_copy(update={"batch_size": 1}))
+    steps = []
+    for written in (edit, silent):
+        judged = judge([written], [Outcome(written.id, 0, "ok", "", (), 1.0, 1.0, 1.0, 9, "")])
+        steps.append(algorithm.improve(None, judged, {}, 0).figures["optimiser_steps"])
+    assert steps == [2, 1]
 
 
 def test_policy_gradients_take_one_sample_and_a_plan_says_how_many(fields):

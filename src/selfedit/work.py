@@ -196,7 +196,8 @@ class Work:
         if edit.problem:
             return ParsedEdit((), reason=edit.problem)
         engine, settings = self.rewarder.engine, self.rewarder.settings
-        return parse_edit(engine, settings, task, edit.text, edit.finished)
+        texts = [completion.text for completion in edit.completions]
+        return parse_edit(engine, settings, task, texts, edit.finished)
 
     def improve(self, round: int, adapter: Adapter | None, judged: Sequence[Judged], state: State) -> Improvement:
         """The algorithm's step, checkpointed: the same call after a crash loads what was trained."""

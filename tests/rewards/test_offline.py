@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfedit.rewards.offline import Grade, load_grader, offline, offline_match
+from selfedit.rewards.offline import SHIPPED, Grade, load_grader, offline, offline_match
 from selfedit.rewards.reading import read
-from selfedit.rewards.thesaurus import SYNONYMS, senses
+from selfedit.rewards.thesaurus import SYNONYMS, senses, synonyms_sha256
 
 QUICK = settings(max_examples=150, deadline=None)
 TEXTS = st.text() | st.text(st.characters(categories=["Cs", "Mn", "Nd", "Zs", "Lo", "So"]))
@@ -109,3 +110,7 @@ def test_synonyms_are_words_that_share_a_line() -> None:
     assert king & monarch
     assert not king & horse
     assert senses(read("1835 xyzzy")) == frozenset()
+
+
+def test_the_shipped_table_was_calibrated_with_the_shipped_synonyms() -> None:
+    assert json.loads(SHIPPED.read_text())["synonyms_sha256"] == synonyms_sha256()

@@ -60,6 +60,7 @@ class RestEm:
             (cloning_sequence(completion), weight)
             for winner, weight in zip(winners, _weights(winners, how), strict=True)
             for completion in winner.edit.completions
+            if completion.text.strip() or len(winner.edit.completions) == 1
         ]
         mine = [sequence for sequence, _ in weighted]
         earlier = _unpacked(state) if how.replay else []

@@ -81,10 +81,10 @@ class AlgorithmSettings(Section):
     all_correct: bool = Field(False, description="rest_em: keep an edit only if it made every probe right")
     weighted: bool = Field(False, description="rest_em: weight winners by what they gained")
     replay: int = Field(
-        0, ge=0, description="rest_em: winners of earlier rounds that are cloned again, the latest first"
+        0, ge=0, description="rest_em: texts of earlier rounds' winners that are cloned again, the latest first"
     )
     epochs: int = Field(4, ge=1, description="passes over a round's edits (rest_em: over the winners)")
-    batch_size: int = Field(8, ge=1, description="edits in one forward (rest_em: and of one optimiser step)")
+    batch_size: int = Field(8, ge=1, description="texts in one forward (rest_em: and of one optimiser step)")
     lr: float = Field(2e-3, gt=0)
     rank: int = Field(32, ge=1)
     alpha: float = Field(64.0, gt=0)

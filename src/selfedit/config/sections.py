@@ -118,7 +118,7 @@ class EditSettings(Section):
     max_new_tokens: int = Field(176, ge=1, description="longest text that the policy writes, in tokens")
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(0.95, gt=0, le=1)
-    max_lines: int = Field(24, ge=1, description="lines of an edit that are trained on")
+    max_lines: int = Field(24, ge=1, description="lines of a sample that are trained on")
     include_context: bool = Field(True, description="append the raw passage as the last training sequence (SEAL)")
 
 

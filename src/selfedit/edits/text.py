@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Literal
 
 from ..errors import SettingsError
@@ -163,7 +164,7 @@ def edit_lines(text: str, limits: EditLimits = PLAIN_LIMITS, rules: EditRules = 
 
     Both: control characters become spaces; at most ``max_lines`` lines of at most ``max_line_chars`` characters.
     """
-    return list(_split(text, limits, rules).lines)
+    return list(_split((text,), limits, rules).lines)
 
 
 def passage_sequences(
@@ -182,7 +183,7 @@ def passage_sequences(
 
 def sequences_for(
     task: Task,
-    text: str,
+    text: str | Sequence[str],
     *,
     encode_prompt: Encode,
     eos_id: int | None,
@@ -200,7 +201,7 @@ def sequences_for(
 
     Args:
         task: gives title and passage.
-        text: what the policy wrote (or a gold edit).
+        text: what the policy wrote (or a gold edit); of several texts each is split by itself.
         encode_prompt: text that starts a document -> token ids, the tokenizer's own special tokens included; special
             tokens spelled out in the text must be plain text to it (``Engine.encode_prompt``).
         eos_id: the EOS token's id, None for a tokenizer without one.
@@ -214,8 +215,9 @@ def sequences_for(
         SettingsError: ``window`` is below 2, or the line template can't be filled. Never because of ``text``.
     """
     _check_window(window)
-    split = _split(text, limits, rules)
-    if reason := _unusable(text, split, rules, finished):
+    texts = (text,) if isinstance(text, str) else tuple(text)
+    split = _split(texts, limits, rules)
+    if reason := _unusable("".join(texts), split, rules, finished):
         return ParsedEdit(split.lines, (), split.truncated, split.dropped, reason)
     most = min(limits.max_line_tokens, window)
     eos = eos_id if rules.append_eos else None
@@ -256,12 +258,13 @@ class _Split:
         return sum(self.cut)
 
 
-def _split(text: str, limits: EditLimits, rules: EditRules) -> _Split:
-    text = _SURROGATE.sub("\ufffd", text)
+def _split(texts: Sequence[str], limits: EditLimits, rules: EditRules) -> _Split:
+    clean = (_SURROGATE.sub("\ufffd", text) for text in texts)
+    items = (_seal_items(t) if rules.split == "seal" else _plain_lines(t, limits.max_line_chars) for t in clean)
     lines: list[str] = []
     cut: list[bool] = []
     dropped = 0
-    for line in _seal_items(text) if rules.split == "seal" else _plain_lines(text, limits.max_line_chars):
+    for line in chain.from_iterable(items):
         if rules.distinct and line[: limits.max_line_chars].rstrip() in lines:
             continue
         if len(lines) == limits.max_lines:

@@ -97,13 +97,14 @@ class _Shape:
         outline = load_outline(
             model_path(model.path), trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle
         )
-        # A passage, like an edit, is taken to be at most as long as the longest edit; a step sees at most one of each.
+        # A passage, like a sample, is taken to be at most as long as the longest sample; a step sees at most one passage and
+        # each sample of the edit.
         longest = getattr(outline.config.get_text_config(), "max_position_embeddings", None) or edits.max_new_tokens
         sequence = min(int(longest), edits.max_new_tokens)
         both = min(int(longest), 2 * sequence)
         load = Load(
             sequence=sequence,
-            step=min(inner.batch_size * sequence, 2 * sequence),
+            step=min(inner.batch_size, edits.samples + 1) * sequence,
             adapter=adapter_size(outline, settings.targets, inner.rank),
             cohorts=min(COHORTS_PER_CHUNK, torch.get_num_threads()) if device.type == "cpu" else 1,
             banks=COHORTS_PER_CHUNK,

@@ -25,6 +25,7 @@ from .features import Rarity, case_of, features
 from .graded import Agreement, GradedAnswer, agreement, read_graded, title_hash, title_share
 from .offline import Grader
 from .reading import read
+from .thesaurus import synonyms_sha256
 
 SHARE, FOLDS = 0.7, 5
 
@@ -129,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(2, f"calibrate: {error}\n")
     sha256 = hashlib.sha256(options.data.read_bytes()).hexdigest()
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(written({"date": options.date, "data_sha256": sha256, **table}), encoding="utf-8")
+    read_with = {"data_sha256": sha256, "synonyms_sha256": synonyms_sha256()}
+    options.out.write_text(written({"date": options.date, **read_with, **table}), encoding="utf-8")
     for name, figures in table["figures"].items():
         print(f"{name}: {figures}")
 

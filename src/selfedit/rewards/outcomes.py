@@ -56,14 +56,17 @@ class Worth:
     problem: str = ""
 
 
-def parse_edit(engine: Engine, settings: Settings, task: Task, text: str, finished: bool = True) -> ParsedEdit:
-    """An edit's text as training sequences, under the run's limits."""
+def parse_edit(
+    engine: Engine, settings: Settings, task: Task, text: str | Sequence[str], finished: bool = True
+) -> ParsedEdit:
+    """An edit's text, or its samples' texts, as training sequences, under the run's limits."""
     edits = settings.edits
-    limits = EditLimits(max_lines=edits.max_lines, max_tokens=max(4096, 4 * edits.max_new_tokens))
-    distinct = edits.samples > 1  # samples of one prompt say the same things again
+    n = edits.samples
+    limits = EditLimits(max_lines=n * edits.max_lines, max_tokens=n * max(4096, 4 * edits.max_new_tokens))
+    distinct = n > 1  # samples of one prompt say the same things again
     rules = EditRules(include_context=edits.include_context, distinct=distinct)
     if settings.preset == "paper":
-        limits = replace(PAPER_LIMITS, max_lines=edits.max_lines)
+        limits = replace(PAPER_LIMITS, max_lines=n * edits.max_lines, max_tokens=n * PAPER_LIMITS.max_tokens)
         rules = replace(PAPER_RULES, include_context=edits.include_context, distinct=distinct)
     return sequences_for(
         task,
