@@ -65,6 +65,11 @@ class Work:
         left = next((n for n in range(1, planned) if self.run.done(f"memory/{n}")), planned)
         self.rewarder.engine.limit_members(left, tell)
 
+    @property
+    def chunk_size(self) -> int:
+        """Updates of one chunk."""
+        return COHORTS_PER_CHUNK * self.rewarder.settings.model.at_once.members
+
     def policy(self, adapter: Adapter | None) -> TextPolicy:
         """The text policy with these weights."""
         return TextPolicy(self.engine, adapter, self.settings.templates, self.settings.edits)
@@ -127,7 +132,7 @@ class Work:
     ) -> list[Outcome]:
         """Every trial's outcome; ``before[i]`` belongs to trial i."""
         outcomes: list[Outcome] = []
-        size = COHORTS_PER_CHUNK * self.rewarder.settings.model.at_once.members
+        size = self.chunk_size
         for start in range(0, len(trials), size):
             part = slice(start, start + size)
 

@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from ..errors import SelfEditError
-from . import demo, grader, import_round, report, run, world
+from . import demo, evaluate, grader, import_round, report, run, world
 
 _HELP = """Self-adapting language models: a model reads something new, writes its own
 training notes (self-edits) and is trained on them; reinforcement learning
@@ -26,6 +26,8 @@ Start with:
   selfedit demo                  watch it happen, and get a report
   selfedit world sample          see the passages and the questions
   selfedit run my.toml --dry-run plan your own experiment
+  selfedit evaluate my.toml --policy runs/my --protocol stream
+                                 test what the trained policy learns, document after document
 
 Each verb tells more: selfedit demo --help"""
 _WORLD_HELP = """The embedded world: passages about made-up people, towns, companies and ships.
@@ -63,6 +65,7 @@ def build_app() -> App:
     )
     app.command(demo.demo)
     app.command(run.run)
+    app.command(evaluate.evaluate)
     app.command(report.report)
     app.command(import_round.import_round)
     worlds = App(name="world", help=_WORLD_HELP)

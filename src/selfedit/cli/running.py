@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -18,9 +18,9 @@ def choose_view(json_lines: bool) -> View:
     return JsonView() if json_lines else ConsoleView(Console(highlight=False))
 
 
-def execute(settings: Settings, directory: Path, json_lines: bool) -> None:
-    """Run the experiment in ``directory``, or go on with it, and show it; its last event is ``done``."""
+def execute(settings: Settings, directory: Path, json_lines: bool) -> dict[str, Any]:
+    """Run the experiment in ``directory``, or go on with it, and show it; its last event is ``done``. Returns the summary."""
     from ..evaluation.experiment import run_experiment
 
     with choose_view(json_lines) as view:
-        run_experiment(settings, directory, view)
+        return run_experiment(settings, directory, view)

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from ..errors import SettingsError
 from ..templates import TEMPLATES, Templates
 from .learning import ALGORITHMS, AlgorithmSettings, GradientSettings
+from .protocols import ArmSettings, GateSettings, ProtocolName, ProtocolSettings
 from .rewards import REACHING_FIELDS, JudgeSettings, RewardSettings
 from .sections import (
     ALL_RUNGS,
@@ -43,16 +44,21 @@ __all__ = [
     "PRESETS",
     "REACHING_FIELDS",
     "AlgorithmSettings",
+    "ArmSettings",
     "AtOnce",
     "EditSettings",
     "Form",
+    "GateSettings",
     "GradientSettings",
     "GuardSettings",
     "InnerSettings",
     "JudgeSettings",
     "LadderSettings",
     "ModelSettings",
+    "ProtocolName",
+    "ProtocolSettings",
     "RewardSettings",
+    "Rung",
     "Section",
     "Settings",
     "TaskSettings",
@@ -68,7 +74,7 @@ class Settings(Section):
 
     preset: str = Field("demo", description="the starting point these settings were made from")
     seed: int = Field(0, ge=0, description="the root of every random number")
-    rounds: int = Field(3, ge=1, description="rounds of reinforcement learning")
+    rounds: int = Field(3, ge=0, description="rounds of reinforcement learning")
     model: ModelSettings = ModelSettings()
     learner: ModelSettings | None = Field(
         None,
@@ -82,6 +88,7 @@ class Settings(Section):
     algorithm: AlgorithmSettings = AlgorithmSettings()
     guards: GuardSettings = GuardSettings()
     ladder: LadderSettings = LadderSettings()
+    protocol: ProtocolSettings = ProtocolSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -101,6 +108,11 @@ class Settings(Section):
             raise ValueError(
                 f"edits.samples = {self.edits.samples}: {self.algorithm.name} learns from edits of one sample; take "
                 "algorithm.name = 'rest_em', or one sample"
+            )
+        if self.protocol.policy and self.rounds:
+            raise ValueError(
+                f"protocol.policy = {self.protocol.policy!r} brings a trained policy, and rounds = {self.rounds} would train "
+                "another: set rounds = 0, or no protocol.policy"
             )
         if "judge" in reward.terms and reward.metric != "judge":
             raise ValueError("reward.weights has judge: set reward.metric = 'judge', so that answers are judged")

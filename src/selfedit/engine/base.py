@@ -137,6 +137,19 @@ class Engine(Protocol):
         """Write base and adapter (not the mounted one) as a new base, a Hugging Face directory with its parents' hashes."""
         ...
 
+    def combine(
+        self, adapters: Sequence[Adapter], weights: Sequence[float] | None = None, *, keep: float | None = None
+    ) -> Adapter:
+        """One adapter that changes the base by the weighted sum of what ``adapters`` do (weights: 1 each), exactly.
+
+        ``keep``: by TIES instead, of each adapter the ``keep`` largest share of its entries.
+        """
+        ...
+
+    def apart(self, adapter: Adapter, others: Sequence[Adapter]) -> Adapter:
+        """The adapter without what it reads of the inputs that ``others`` read (orthogonal subspaces)."""
+        ...
+
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a text that starts a document (with the tokenizer's own special tokens)."""
         ...

@@ -14,6 +14,7 @@ from ..config import AtOnce
 from ..errors import ModelError, SettingsError, UpdateError
 from ..types import Completion, TrainSequence, Update
 from . import texts
+from .arithmetic import apart, combined
 from .base import Adapter, AdapterBank, Ids
 from .beside import Beside, Views, shared_views
 from .body import Body
@@ -156,6 +157,22 @@ class TorchEngine:
             OSError: it can't be written; no directory is left then.
         """
         merge(self._body, self._tokenizer, cast(LoraAdapter, _as_lora(adapter)), directory)
+
+    def combine(
+        self, adapters: Sequence[Adapter], weights: Sequence[float] | None = None, *, keep: float | None = None
+    ) -> LoraAdapter:
+        """One adapter that changes the base by the weighted sum of what ``adapters`` do; see `arithmetic.combined`.
+
+        Raises:
+            SettingsError: there are no adapters, or as many weights are not given.
+            ModelError: they are not of one base.
+        """
+        loras = [lora for a in adapters if (lora := _as_lora(a))]
+        return combined(loras, [1.0] * len(loras) if weights is None else weights, keep)
+
+    def apart(self, adapter: Adapter, others: Sequence[Adapter]) -> LoraAdapter:
+        """The adapter without what it reads of the inputs that ``others`` read; see `arithmetic.apart`."""
+        return apart(cast(LoraAdapter, _as_lora(adapter)), [lora for a in others if (lora := _as_lora(a))])
 
     def norm_ratio(self, adapter: Adapter) -> float:
         """The largest ``||dW||_F / ||W||_F`` over the adapter's modules: how far it moves the base."""

@@ -11,7 +11,7 @@ from typing import Any
 from ..config import Settings
 from ..edits.text import edit_lines
 from ..errors import ModelError
-from ..loop import Trained, reinforce
+from ..loop import Trained
 from ..rewards.reliability import measure
 from ..run import OnEvent, Run, ignore_event, open_run, write_atomically
 from ..tasks.source import FileSource, TaskSource
@@ -19,16 +19,20 @@ from ..tasks.world.source import WorldSource
 from ..tasks.world.writing import style_of
 from ..types import Answer, Task
 from ..work import Work
-from .ladder import Ladder, Rung, by_kind, paired_rows, verbatim_share
+from .ladder import Rung, by_kind, paired_rows, verbatim_share
 from .machine import at_hand, load_engine, needs, numerics, resolve
 from .planning import measured_seconds, plan
+from .protocols import PROTOCOLS, trained_policies
 
 
 def load_source(settings: Settings) -> TaskSource:
     """The task source that these settings ask for."""
-    if settings.tasks.source == "world":
-        return WorldSource(settings.tasks, settings.seed)
-    return FileSource(settings.tasks, settings.seed)
+    tasks, protocol = settings.tasks, settings.protocol
+    if protocol.name != "single":  # which says itself how many passages it needs
+        tasks = tasks.model_copy(update={"evaluation": protocol.n_tasks})
+    if tasks.source == "world":
+        return WorldSource(tasks, settings.seed)
+    return FileSource(tasks, settings.seed)
 
 
 def general_style(line: str) -> str:
@@ -84,11 +88,11 @@ def _run(run: Run) -> dict[str, Any]:
         settings.tasks.split == "test"
     ):  # from here on tasks are looked at; a run that could not begin has looked at none
         _ledger(run)
-    tasks, dev = source.evaluation(), source.dev()
+    tasks = source.evaluation()
     _follow_before(run, tasks[0])
-    trained = reinforce(work, source)
-    rungs = Ladder(work, trained, tasks, dev).climb()
-    summary = _summary(work, trained, rungs, before)
+    trained = trained_policies(work, source)
+    rungs, more = PROTOCOLS[settings.protocol.name](work, trained, tasks, source)
+    summary = {**_summary(work, trained, rungs, before), **more}
     seconds = run.seconds()  # of every chunk, also those of a process that was killed
     summary["timing"] = {"total_seconds": round(sum(seconds.values()), 1), "stages": _stage_seconds(seconds)}
     summary["timing"]["dtype"] = run.why or f"{settings.model.dtype}: as set"  # it may tell a measured speed

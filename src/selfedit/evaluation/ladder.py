@@ -7,11 +7,12 @@ could not be graded has no accuracy, and is left out of the rung.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import Form
+from ..config import ALL_RUNGS, Form
+from ..config import Rung as RungName
 from ..edits.text import ParsedEdit, edit_lines
 from ..engine.base import Adapter
 from ..loop import Trained
@@ -91,8 +92,8 @@ class Ladder:
         self._written_by: dict[tuple[str, Form | None], list[Edit]] = {}
         self._best_lr: float | None = None
 
-    def climb(self) -> dict[str, Rung]:
-        """Every configured rung that these tasks can have, in the order of the settings."""
+    def climb(self, names: Collection[RungName] = ALL_RUNGS) -> dict[str, Rung]:
+        """Every configured rung of ``names`` that these tasks can have, in the order of the settings."""
         steps = {
             "no_edit": self._no_edit,
             "passage_only": lambda: self._add(self._passage("passage_only", None, self.tasks)),
@@ -110,7 +111,8 @@ class Ladder:
             "in_context": self._in_context,
         }
         for name in self.settings.rungs_to_climb:
-            steps[name]()
+            if name in names:
+                steps[name]()
         return self.rungs
 
     @property

@@ -198,6 +198,10 @@ class Rewarder:
         """The share of graded answers that are right (mean F1 where the metric is token_f1), whatever the reward is made of."""
         return self._reward.share_right(self.reward.metric, task, answers)
 
+    def graded(self, task: Task, answers: Sequence[Answer]) -> float | None:
+        """`accuracy`, or None where an answer could not be graded."""
+        return None if any(answer.problem for answer in answers) else self.accuracy(task, answers)
+
     def after(self, task: Task, outcome: Outcome, before: Worth) -> Worth:
         """What a task is worth after its edit: an unusable edit leaves the model as it was, one not graded says nothing."""
         if outcome.status == "ungraded":
@@ -233,31 +237,31 @@ class Rewarder:
         done: dict[int, Outcome] = {}
         if updates:
             bank = self.engine.fit([update for _, update in updates])
-            wasted = [_wasted(bank, member) for member in range(len(updates))]
+            reasons_after = [wasted(bank, member) for member in range(len(updates))]
             asked = [
                 replace(trials[i].task, probes=())
                 if reason
                 else trials[i].task  # nobody is asked what a broken model says
-                for (i, _), reason in zip(updates, wasted, strict=True)
+                for (i, _), reason in zip(updates, reasons_after, strict=True)
             ]
             rows = self.answers(bank, asked)
             worths = {
                 member: self.worth(task, row, bank, member)
                 for member, (task, row) in enumerate(zip(asked, rows, strict=True))
-                if not wasted[member]
+                if not reasons_after[member]
             }
             if "custom" in self.reward.terms:  # what it depends on may be down; a judge tells by itself that it is
                 tried = [updates[member][0] for member in worths]
                 _not_all_ungraded([trials[i].task for i in tried], list(worths.values()), [before[i] for i in tried])
             for member, ((i, _), row) in enumerate(zip(updates, rows, strict=True)):
-                done[i] = _outcome(trials[i], before[i], bank, member, row, worths.get(member) or wasted[member])
+                done[i] = _outcome(trials[i], before[i], bank, member, row, worths.get(member) or reasons_after[member])
         return [
             done.get(i) or Outcome(t.edit_id, t.seed, "invalid", reasons[i], (), None, None, None, 0, "")
             for i, t in enumerate(trials)
         ]
 
 
-def _wasted(bank: AdapterBank, member: int) -> str:
+def wasted(bank: AdapterBank, member: int) -> str:
     """Why a member's training came to nothing; empty where it did not."""
     if member in bank.failed:
         return bank.failed[member]

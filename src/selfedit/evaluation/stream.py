@@ -1,0 +1,295 @@
+"""A stream of passages: edit after edit goes into one model, and what it still knows of the earlier ones is asked.
+
+What a stream leaves is a list of adapters with scales; the model after it is their sum (or what `ArmSettings.merge` makes of
+them) beside the policy. The base never changes. The adapters lie in the run's directory until the stream is through.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..config import ArmSettings, sub_seed
+from ..edits.text import ParsedEdit
+from ..engine.base import Adapter, AdapterBank
+from ..guards.gate import Decision, decide
+from ..memory.routing import Router
+from ..rewards.outcomes import parse_edit, parse_passage, wasted
+from ..run import replace_directory
+from ..types import Answer, Probe, Task, TrainSequence, Update
+from ..work import Work
+from .merging import MergeCost, mixed
+
+Row = dict[str, Any]
+_BANK = 32  # adapters of a routed stream that answer together
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a stream lives among: the policy, closed-book questions, anchors for KL, and texts that the base wrote by itself
+    (``written``, and as sequences to train on: ``rehearsal``).
+    """
+
+    policy: Adapter | None
+    known: Sequence[Probe]
+    anchors: Sequence[TrainSequence]
+    rehearsal: Sequence[TrainSequence]
+    written: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a stream came to. Accuracies are None where answers could not be graded.
+
+    ``immediate[t]``: passage t right after its own edit. ``looks[n]``: passages 0 to n - 1 after n edits; the last is after
+    all. ``general``: closed-book accuracy before and after. ``decisions[t]``: what became of edit t.
+    """
+
+    immediate: list[float | None]
+    looks: dict[int, list[float | None]]
+    general: list[float | None]
+    decisions: list[Row]
+
+    @property
+    def retained(self) -> list[float | None]:
+        """Every passage at the end."""
+        return self.looks[len(self.immediate)]
+
+
+@dataclass(frozen=True)
+class _State:
+    """The stream so far, beside the policy: one adapter, or (``apart``) one for each passage and who answers what."""
+
+    adapter: Adapter | None = None
+    apart: tuple[Adapter | None, ...] = ()
+    router: Router | None = None
+
+
+class Stream:
+    """``tasks`` taken in one way; ``key`` names it in the journal, and its first part decides the seeds."""
+
+    def __init__(self, work: Work, around: Around, tasks: Sequence[Task], arm: ArmSettings, key: str) -> None:
+        self.work, self.around, self.tasks, self.arm, self.key = work, around, list(tasks), arm, key
+        self.engine, self.rewarder = work.rewarder.engine, work.rewarder
+        self.learner = work.beside_learner(around.policy)
+        self.directory = work.run.directory / "streams" / key.replace("/", "-")
+
+    def take_in(self, every: int) -> Taken:
+        """The whole stream, with a look at all passages so far after ``every`` edits and at the end."""
+        row = self.work.run.once(f"{self.key}/taken", lambda: vars(self._taken(every)))
+        shutil.rmtree(self.directory, ignore_errors=True)  # the journal has all that is told of it
+        looks = {int(n): look for n, look in row["looks"].items()}
+        return Taken(row["immediate"], looks, row["general"], row["decisions"])
+
+    def _taken(self, every: int) -> Taken:
+        taken = Taken([], {}, [self._general("before", _State())], [])
+        state = _State()
+        for n, (decision, state) in enumerate(self._summed() if self.arm.merge == "sum" else self._apart(), start=1):
+            look = n % every == 0 or n == len(self.tasks)
+            found = self._accuracy(f"after/{n}", self.tasks[0 if look else n - 1 : n], state)
+            taken.decisions.append(decision)
+            taken.immediate.append(found[-1])
+            if look:
+                taken.looks[n] = found
+            self.work.run.emit("progress", name=self.key, done=1)
+        taken.general.append(self._general("after", state))
+        return taken
+
+    def _summed(self) -> Iterator[tuple[Row, _State]]:
+        """Edit after edit learned by the model as the stream left it, and added to it."""
+        state = _State()
+        known: list[ParsedEdit] = []
+        earlier: list[Adapter] = []
+        for t, task in enumerate(self.tasks):
+            may_write = self.arm.writer == "stream" and self.engine is self.work.engine
+            parsed = self._written(f"{self.key}/{t}", self._beside(state) if may_write else self.around.policy, [task])[
+                0
+            ]
+
+            def learn(t: int = t, parsed: ParsedEdit = parsed, state: _State = state) -> Row:
+                return self._learn(t, parsed, state, known, earlier)
+
+            decision = self.work.run.once(f"{self.key}/{t}/learn", learn)
+            known.append(parsed)
+            if decision["scale"]:
+                adapter = self.engine.load_adapter(self.directory / str(t))
+                state = _State(self._sum(state.adapter, adapter, decision["scale"]))
+                earlier.append(adapter)
+            yield decision, state
+
+    def _apart(self) -> Iterator[tuple[Row, _State]]:
+        """Every edit learned by itself, beside the policy; then all so far as one adapter, or each for its own questions."""
+        parsed = self._written(self.key, self.around.policy, self.tasks)
+        decisions: list[Row] = []
+        size = self.work.chunk_size
+        for start in range(0, len(self.tasks), size):
+            chunk = dict(enumerate(parsed[start : start + size], start=start))
+
+            def learn(chunk: Mapping[int, ParsedEdit] = chunk) -> Row:
+                trained = self._trained({t: (p, self._alone(t, p)) for t, p in chunk.items()}, _State())
+                return {"decisions": [self._kept(t, *trained[t]) for t in chunk]}
+
+            decisions += self.work.run.once(f"{self.key}/learn/{start}", learn)["decisions"]
+        adapters: list[Adapter | None] = []
+        for t, decision in enumerate(decisions):
+            adapters.append(self.engine.load_adapter(self.directory / str(t)) if decision["scale"] else None)
+            if self.arm.merge == "routed":
+                yield decision, _State(apart=tuple(adapters), router=Router(self.tasks[: t + 1], self.around.written))
+            else:
+                yield decision, _State(self._merged([adapter for adapter in adapters if adapter is not None]))
+
+    def _merged(self, adapters: Sequence[Adapter]) -> Adapter | None:
+        if not adapters:
+            return None
+        if self.arm.merge == "ties":
+            return self.engine.combine(adapters, keep=self.arm.keep)
+        return self.engine.combine(adapters, [1 / len(adapters)] * len(adapters))
+
+    def _learn(
+        self, t: int, parsed: ParsedEdit, state: _State, known: Sequence[ParsedEdit], earlier: Sequence[Adapter]
+    ) -> Row:
+        """One edit learned beside the stream so far, and kept at the scale that the gate lets through."""
+        update = self._mixed(self._alone(t, parsed), known)
+        init, orthogonal = None, self.arm.orthogonal and bool(earlier)
+        if orthogonal:
+            init = self.engine.initial_adapter(rank=update.rank, alpha=update.alpha, seed=update.seed)
+            init = self.engine.apart(init, earlier)
+        adapter, row = self._trained({t: (parsed, update)}, state, init)[t]
+        if adapter is None:
+            return row
+        if orthogonal:
+            adapter = self.engine.apart(adapter, earlier)
+        if self.arm.gate:
+            row |= self._gated(t, adapter, parsed, state, known).row()
+        return self._kept(t, adapter, row)
+
+    def _gated(
+        self, t: int, adapter: Adapter, parsed: ParsedEdit, state: _State, known: Sequence[ParsedEdit]
+    ) -> Decision:
+        limits = self.work.settings.protocol.gate
+        rng = random.Random(sub_seed(self._seed(t), "gate"))
+        chosen = rng.sample(range(len(known)), min(limits.earlier, len(known)))
+        earlier = [(self.tasks[i], known[i]) for i in sorted(chosen)]
+        cost = MergeCost(self.work, self.around.anchors, (self.tasks[t], parsed), earlier, self._beside(state))
+        return decide(
+            lambda scale: cost(adapter, scale, self._beside(_State(self._sum(state.adapter, adapter, scale)))), limits
+        )
+
+    def _trained(
+        self, edits: Mapping[int, tuple[ParsedEdit, Update]], state: _State, init: Adapter | None = None
+    ) -> dict[int, tuple[Adapter | None, Row]]:
+        """Each edit's adapter, trained beside the stream so far, or None and why there is none."""
+        done: dict[int, tuple[Adapter | None, Row]] = {}
+        updates: dict[int, Update] = {}
+        for t, (parsed, update) in edits.items():
+            if reason := parsed.reason or self.engine.check(update):
+                done[t] = None, {"verdict": "invalid", "reasons": [reason], "scale": 0.0}
+            else:
+                updates[t] = update
+        if not updates:
+            return done
+        self.engine.mount(self._beside(state))
+        bank = self.engine.fit(list(updates.values()), init)
+        for member, t in enumerate(updates):
+            if reason := wasted(bank, member):
+                done[t] = None, {"verdict": "diverged", "reasons": [reason], "scale": 0.0}
+            else:
+                row = {
+                    "verdict": "accepted",
+                    "reasons": [],
+                    "scale": 1.0,
+                    "trained_tokens": bank.trained_tokens[member],
+                }
+                done[t] = bank.adapter(member), row
+        return done
+
+    def _kept(self, t: int, adapter: Adapter | None, row: Row) -> Row:
+        """What became of edit t, its adapter on disk where it is to be merged."""
+        if adapter is None or not row["scale"]:
+            return row
+        replace_directory(self.directory / str(t), adapter.save)
+        return row | {"adapter_sha256": adapter.sha256}
+
+    def _alone(self, t: int, parsed: ParsedEdit) -> Update:
+        """The edit's own update."""
+        update = self.rewarder.update_for(parsed, self._seed(t))
+        if self.arm.rank:
+            update = replace(update, rank=self.arm.rank, alpha=update.alpha * self.arm.rank / update.rank)
+        return update
+
+    def _mixed(self, update: Update, known: Sequence[ParsedEdit]) -> Update:
+        """With earlier edits' lines and the base's own texts, as the arm says."""
+        lines = [sequence for parsed in known for sequence in parsed.sequences]
+        rng = random.Random(sub_seed(update.seed, "mix"))
+        return mixed(update, [(lines, self.arm.replay), (self.around.rehearsal, self.arm.rehearsal)], rng)
+
+    def _seed(self, t: int) -> int:
+        return sub_seed(self.work.settings.seed, self.key.split("/")[0], "inner", self.tasks[t].id)
+
+    def _written(self, key: str, writer: Adapter | None, tasks: Sequence[Task]) -> list[ParsedEdit]:
+        if self.arm.learns == "passage":
+            return [parse_passage(self.engine, self.rewarder.settings, task) for task in tasks]
+        if self.arm.learns == "perfect":
+            return [parse_edit(self.engine, self.rewarder.settings, task, task.gold_edit) for task in tasks]
+        edits = self.work.edits(key, writer, tasks, 1)
+        return [self.work.parsed(edit, task) for edit, task in zip(edits, tasks, strict=True)]
+
+    def _sum(self, state: Adapter | None, adapter: Adapter, scale: float) -> Adapter:
+        if state is None:
+            return self.engine.combine([adapter], [scale])
+        return self.engine.combine([state, adapter], [1.0, scale])
+
+    def _beside(self, state: _State) -> Adapter | None:
+        """What is mounted: the policy, where it is the model that learns, and the stream so far."""
+        if self.learner is None or state.adapter is None:
+            return state.adapter or self.learner
+        return self.engine.combine([self.learner, state.adapter])
+
+    def _general(self, when: str, state: _State) -> float | None:
+        """Accuracy on the closed-book questions, None where there are none."""
+        if not self.around.known:
+            return None
+        return self._accuracy(when, [Task("known", "", (), tuple(self.around.known))], state)[0]
+
+    def _accuracy(self, when: str, tasks: Sequence[Task], state: _State) -> list[float | None]:
+        """Each task's accuracy, asked without its passage."""
+
+        def compute() -> Row:
+            self.engine.mount(self._beside(state))
+            answers = self.rewarder.answers(None, tasks) if state.router is None else self._routed(tasks, state)
+            return {"accuracy": [self.rewarder.graded(task, row) for task, row in zip(tasks, answers, strict=True)]}
+
+        found: list[float | None] = self.work.run.once(f"{self.key}/{when}", compute)["accuracy"]
+        return found
+
+    def _routed(self, tasks: Sequence[Task], state: _State) -> list[tuple[Answer, ...]]:
+        """Every question asked of the model with the adapter that it is routed to, or of the policy's alone."""
+        assert state.router is not None
+        places: dict[tuple[int | None, int], list[int]] = {}  # (whose adapter, which task): numbers of its probes
+        for i, task in enumerate(tasks):
+            for j, probe in enumerate(task.probes):
+                number = state.router.route(probe.question)
+                known = number is not None and state.apart[number] is not None
+                places.setdefault((number if known else None, i), []).append(j)
+        found: dict[tuple[int, int], Answer] = {}
+        for bank, spots in self._banks(list(places), state):
+            parts = [
+                replace(tasks[i], probes=tuple(tasks[i].probes[j] for j in places[number, i])) for number, i in spots
+            ]
+            for spot, row in zip(spots, self.rewarder.answers(bank, parts), strict=True):
+                found |= {(spot[1], j): answer for j, answer in zip(places[spot], row, strict=True)}
+        return [tuple(found[i, j] for j in range(len(task.probes))) for i, task in enumerate(tasks)]
+
+    def _banks(
+        self, spots: Sequence[tuple[int | None, int]], state: _State
+    ) -> Iterator[tuple[AdapterBank | None, list[tuple[int | None, int]]]]:
+        """The spots of no adapter, then the others with their adapters as a bank, so many at a time."""
+        if without := [spot for spot in spots if spot[0] is None]:
+            yield None, without
+        routed = [(state.apart[number], (number, i)) for number, i in spots if number is not None]
+        for start in range(0, len(routed), _BANK):
+            some = routed[start : start + _BANK]
+            yield self.engine.bank([adapter for adapter, _ in some if adapter is not None]), [spot for _, spot in some]
