@@ -7,6 +7,7 @@ None of it is measured on a task's probes: those are the test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
@@ -71,7 +72,9 @@ def over_limits(cost: Cost, limits: GateSettings) -> list[str]:
 
 
 def lower_bound(gains: Sequence[float], confidence: float) -> float:
-    """The mean less ``confidence`` standard errors; of a single gain the gain itself, of none 0."""
+    """The mean less ``confidence`` standard errors; of a single gain the gain itself, of none 0, of a gain that is no number NaN."""
+    if not all(map(math.isfinite, gains)):
+        return math.nan
     if len(gains) < 2:
         return gains[0] if gains else 0.0
     return fmean(gains) - confidence * stdev(gains) / len(gains) ** 0.5
