@@ -3,7 +3,7 @@
     python -m benchmarks.algorithms --json algorithms.json
 
 Every algorithm trains the embedded base's policy for 10 rounds of about 120 inner loops, and is measured on the same held-out
-development passages of a seed before, half-way and at the end. `paper` is the published recipe: the single best of 5 edits by
+development passages of a seed before, half-way and at the end. A passage is asked all questions that it has. `paper` is the published recipe: the single best of 5 edits by
 accuracy over 3 seeds; the others have 8 edits of one seed each for a passage and the gold answers' log-likelihood as reward. The
 winner and the paper's recipe then look at the test split, once (``--test``).
 
@@ -59,7 +59,13 @@ def settings_for(
             **fields,
             "seed": seed,
             "rounds": rounds,
-            "tasks": {"per_round": max(1, loops // a_task), "dev": 16, "evaluation": tasks, "split": split},
+            "tasks": {
+                "per_round": max(1, loops // a_task),
+                "dev": 12,
+                "evaluation": tasks,
+                "split": split,
+                "probes_per_kind": 8,
+            },
             "ladder": {"rungs": ["base_edits", "rounds"], "middle_rounds": [rounds // 2], "middle_tasks": tasks},
         }
     )
@@ -168,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--tasks", type=int, default=60, help="held-out passages of each seed")
+    parser.add_argument("--tasks", type=int, default=48, help="held-out passages of each seed")
     parser.add_argument("--loops", type=int, default=LOOPS_A_ROUND, help="inner loops a round")
     parser.add_argument("--chart", type=Path, help="an SVG of accuracy by round")
     parser.add_argument("--test", action="store_true", help="then the one look at the test split")

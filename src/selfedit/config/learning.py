@@ -97,7 +97,7 @@ class AlgorithmSettings(Section):
 # What an algorithm's own settings are where nobody set them.
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "rest_em": {},
-    "reinforce": {"epochs": 1, "lr": 1e-3},
-    "grpo": {"epochs": 2, "lr": 1e-3, "gradient": {"kl": 0.01}},
-    "ppo": {"epochs": 2, "lr": 1e-3, "gradient": {"kl": 0.01, "kl_in": "reward", "kl_stop": 0.1}},
+    "reinforce": {"epochs": 1, "gradient": {"minibatch": 16, "kl": 0.05}},
+    "grpo": {"epochs": 2, "gradient": {"minibatch": 16, "kl": 0.1}},
+    "ppo": {"epochs": 2, "gradient": {"minibatch": 16, "kl": 0.01, "kl_in": "reward", "kl_stop": 0.2}},
 }
