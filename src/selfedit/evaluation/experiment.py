@@ -14,7 +14,7 @@ from ..errors import ModelError
 from ..loop import Trained, reinforce
 from ..rewards.reliability import measure
 from ..run import OnEvent, Run, ignore_event, open_run, write_atomically
-from ..tasks.source import FileSource, TaskSource
+from ..tasks.source import FileSource, FolderSource, TaskSource
 from ..tasks.world.source import WorldSource
 from ..tasks.world.writing import style_of
 from ..types import Answer, Task
@@ -28,6 +28,8 @@ def load_source(settings: Settings) -> TaskSource:
     """The task source that these settings ask for."""
     if settings.tasks.source == "world":
         return WorldSource(settings.tasks, settings.seed)
+    if Path(settings.tasks.source).is_dir():
+        return FolderSource(settings.tasks, settings.seed)
     return FileSource(settings.tasks, settings.seed)
 
 
