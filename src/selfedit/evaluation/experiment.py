@@ -12,6 +12,7 @@ from ..config import Settings
 from ..edits.text import edit_lines
 from ..errors import ModelError
 from ..loop import Trained, reinforce
+from ..own_probes import with_probes
 from ..rewards.reliability import measure
 from ..run import OnEvent, Run, ignore_event, open_run, write_atomically
 from ..tasks.source import FileSource, FolderSource, TaskSource
@@ -86,6 +87,7 @@ def _run(run: Run) -> dict[str, Any]:
         settings.tasks.split == "test"
     ):  # from here on tasks are looked at; a run that could not begin has looked at none
         _ledger(run)
+    source = with_probes(source, work)
     tasks, dev = source.evaluation(), source.dev()
     _follow_before(run, tasks[0])
     trained = reinforce(work, source)
@@ -160,6 +162,11 @@ def _summary(work: Work, trained: Trained, rungs: dict[str, Rung], before: dict[
         f"{rung.name}: {rung.ungraded} of {rung.ungraded + len(rung.tasks)} tasks could not be graded, and are left out."
         for rung in rungs.values()
         if rung.ungraded
+    ]
+    notes += [
+        f"{rung.name}: {rung.held_out} line(s) of its edits say a probe's question word for word, and were not trained on."
+        for rung in rungs.values()
+        if rung.held_out
     ]
     return {
         "ladder": [rung.row() for rung in rungs.values()],
