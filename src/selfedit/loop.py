@@ -65,6 +65,7 @@ def reinforce(work: Work, source: TaskSource) -> Trained:
         shares = _shares(edits, judged, outcomes, int(made.figures["learned_from"]))
         row = {"round": round, **shares, "algorithm": made.figures, "style_shares": styles, **decision}
         row["reliability"] = measure(values).row(ranked_by)
+        row["lines_held_out"] = work.lines_held_out(edits, tasks)
         trained.values.extend(values)
         trained.policies.append(policy)
         trained.rows.append(row)

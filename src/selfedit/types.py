@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+OWN = "own"
+
 
 @dataclass(frozen=True)
 class Probe:
     """One question with its gold answer, asked WITHOUT the task's context.
 
-    ``kind`` groups probes in reports (the world has direct, reworded, reversed and derived ones). ``also`` holds further
-    answers that count as right.
+    ``kind`` groups probes in reports (the world has direct, reworded, reversed and derived ones). Probes of the kind ``own``
+    were written by the model: what an edit says of them word for word is not trained on. ``also`` holds further answers that
+    count as right.
     """
 
     question: str
@@ -39,6 +42,11 @@ class Task:
     probes: tuple[Probe, ...]
     gold_edit: str = ""
     family: str = ""
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Questions that no edit may teach: those that the model wrote itself."""
+        return tuple(probe.question for probe in self.probes if probe.kind == OWN)
 
     @property
     def text(self) -> str:

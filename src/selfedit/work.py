@@ -204,6 +204,11 @@ class Work:
         texts = [completion.text for completion in edit.completions]
         return parse_edit(engine, settings, task, texts, edit.finished)
 
+    def lines_held_out(self, edits: Sequence[Edit], tasks: Sequence[Task]) -> int:
+        """How many lines of these edits say a probe that the model wrote itself, and are not trained on."""
+        by_id = {task.id: task for task in tasks if task.held_out}
+        return sum(self.parsed(edit, by_id[edit.task_id]).held_out for edit in edits if edit.task_id in by_id)
+
     def improve(self, round: int, adapter: Adapter | None, judged: Sequence[Judged], state: State) -> Improvement:
         """The algorithm's step, checkpointed: the same call after a crash loads what was trained."""
         directory = self.run.directory / "policy" / f"candidate-{round}"

@@ -31,6 +31,9 @@ def run(
       [tasks]
       source = "squad_dev.json"
 
+    tasks.source is a file of passages with questions (SQuAD, JSONL), or a folder
+    of text and Markdown files, about which the base writes the questions itself.
+
     The same settings in the same directory resume the run; other settings are
     refused, and the fields are named.
 

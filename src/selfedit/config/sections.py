@@ -95,7 +95,13 @@ class ModelSettings(Section):
 class TaskSettings(Section):
     """Where contexts come from, and how many are drawn. Train, development and test tasks never overlap."""
 
-    source: str = Field("world", description="'world', or a tasks file (SQuAD v1 JSON, flat JSON, JSONL)")
+    source: str = Field(
+        "world",
+        description="'world', a tasks file (SQuAD v1 JSON, flat JSON, JSONL), or a folder of text and Markdown files, whose "
+        "passages the base writes the probes of",
+    )
+    passage_chars: int = Field(1000, ge=100, description="longest passage cut from a folder's files, in characters")
+    probes_per_passage: int = Field(5, ge=1, description="most probes that the base writes for a folder's passage")
     families: tuple[Literal["e1", "e2", "e3"], ...] = Field(("e1",), description="families of world passages")
     probes_per_kind: int = Field(2, ge=1, description="world probes of each kind in one task")
     per_round: int = Field(12, ge=1, description="training contexts drawn each round")

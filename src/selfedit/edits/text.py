@@ -15,6 +15,7 @@ from typing import Literal
 from ..errors import SettingsError
 from ..templates import Templates
 from ..types import Probe, Task, TrainSequence
+from .pairs import says
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -84,7 +85,8 @@ PAPER_LIMITS = EditLimits(max_lines=30, max_line_tokens=2048, max_tokens=30 * 20
 class ParsedEdit:
     """An edit's ``lines`` and the ``sequences`` to train on (none where ``reason`` says why the edit is invalid).
 
-    ``truncated`` counts lines that were cut short, ``dropped`` lines beyond the limit or of fewer than two tokens.
+    ``truncated`` counts lines that were cut short, ``dropped`` lines beyond the limit or of fewer than two tokens,
+    ``held_out`` lines that say one of the task's own probes.
     """
 
     lines: tuple[str, ...]
@@ -92,6 +94,7 @@ class ParsedEdit:
     truncated: int = 0
     dropped: int = 0
     reason: str = ""
+    held_out: int = 0
 
     @property
     def usable(self) -> bool:
@@ -199,8 +202,10 @@ def sequences_for(
     loss (whole-sequence language modelling, as in SEAL). A line longer than ``max_line_tokens`` or ``window`` tokens is
     cut, and then has no EOS: its end is not where the model wanted to stop.
 
+    A line that says a question of ``task.held_out`` word for word is left out, before lines are counted.
+
     Args:
-        task: gives title and passage.
+        task: gives title, passage and what is held out.
         text: what the policy wrote (or a gold edit); of several texts each is split by itself.
         encode_prompt: text that starts a document -> token ids, the tokenizer's own special tokens included; special
             tokens spelled out in the text must be plain text to it (``Engine.encode_prompt``).
@@ -216,9 +221,9 @@ def sequences_for(
     """
     _check_window(window)
     texts = (text,) if isinstance(text, str) else tuple(text)
-    split = _split(texts, limits, rules)
+    split = _split(texts, limits, rules, task.held_out)
     if reason := _unusable("".join(texts), split, rules, finished):
-        return ParsedEdit(split.lines, (), split.truncated, split.dropped, reason)
+        return ParsedEdit(split.lines, (), split.truncated, split.dropped, reason, split.held_out)
     most = min(limits.max_line_tokens, window)
     eos = eos_id if rules.append_eos else None
     sequences: list[TrainSequence] = []
@@ -238,33 +243,37 @@ def sequences_for(
     elif n_tokens > limits.max_tokens:
         reason = f"the edit is {n_tokens} tokens long, over the limit of {limits.max_tokens}"
     if reason:
-        return ParsedEdit(split.lines, (), truncated, dropped, reason)
+        return ParsedEdit(split.lines, (), truncated, dropped, reason, split.held_out)
     if rules.include_context:
         passage = passage_sequences(task, encode_prompt=encode_prompt, eos_id=eos, window=window, templates=templates)
         sequences.extend(passage)
-    return ParsedEdit(split.lines, tuple(sequences), truncated, dropped)
+    return ParsedEdit(split.lines, tuple(sequences), truncated, dropped, held_out=split.held_out)
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Lines, whether each was cut at the character limit, and how many lines came after the last one allowed."""
+    """Lines, whether each was cut at the character limit, and how many came after the last one allowed, or are held out."""
 
     lines: tuple[str, ...]
     cut: tuple[bool, ...]
     dropped: int
+    held_out: int
 
     @property
     def truncated(self) -> int:
         return sum(self.cut)
 
 
-def _split(texts: Sequence[str], limits: EditLimits, rules: EditRules) -> _Split:
+def _split(texts: Sequence[str], limits: EditLimits, rules: EditRules, questions: Sequence[str] = ()) -> _Split:
     clean = (_SURROGATE.sub("\ufffd", text) for text in texts)
     items = (_seal_items(t) if rules.split == "seal" else _plain_lines(t, limits.max_line_chars) for t in clean)
     lines: list[str] = []
     cut: list[bool] = []
-    dropped = 0
+    dropped = held_out = 0
     for line in chain.from_iterable(items):
+        if any(says(line, question) for question in questions):
+            held_out += 1
+            continue
         if rules.distinct and line[: limits.max_line_chars].rstrip() in lines:
             continue
         if len(lines) == limits.max_lines:
@@ -272,7 +281,7 @@ def _split(texts: Sequence[str], limits: EditLimits, rules: EditRules) -> _Split
             continue
         lines.append(line[: limits.max_line_chars].rstrip())
         cut.append(len(line) > limits.max_line_chars)
-    return _Split(tuple(lines), tuple(cut), dropped)
+    return _Split(tuple(lines), tuple(cut), dropped, held_out)
 
 
 def _plain_lines(text: str, max_chars: int) -> Iterator[str]:
@@ -323,6 +332,8 @@ def _unusable(text: str, split: _Split, rules: EditRules, finished: bool) -> str
         return "the edit is empty"
     if rules.require_finished and not finished:
         return "the edit was cut off at the token limit before it was finished"
+    if split.held_out and not split.lines:
+        return "every line of the edit says one of the task's own probes"
     if not any(_has_word(line) for line in split.lines):
         return "the edit has no letter or digit"
     return ""

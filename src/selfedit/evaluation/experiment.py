@@ -12,9 +12,10 @@ from ..config import Settings
 from ..edits.text import edit_lines
 from ..errors import ModelError
 from ..loop import Trained
+from ..own_probes import with_probes
 from ..rewards.reliability import measure
 from ..run import OnEvent, Run, ignore_event, open_run, write_atomically
-from ..tasks.source import FileSource, TaskSource
+from ..tasks.source import FileSource, FolderSource, TaskSource
 from ..tasks.world.source import WorldSource
 from ..tasks.world.writing import style_of
 from ..types import Answer, Task
@@ -32,6 +33,8 @@ def load_source(settings: Settings) -> TaskSource:
         tasks = tasks.model_copy(update={"evaluation": protocol.n_tasks})
     if tasks.source == "world":
         return WorldSource(tasks, settings.seed)
+    if Path(tasks.source).is_dir():
+        return FolderSource(tasks, settings.seed)
     return FileSource(tasks, settings.seed)
 
 
@@ -88,6 +91,7 @@ def _run(run: Run) -> dict[str, Any]:
         settings.tasks.split == "test"
     ):  # from here on tasks are looked at; a run that could not begin has looked at none
         _ledger(run)
+    source = with_probes(source, work)
     tasks = source.evaluation()
     _follow_before(run, tasks[0])
     trained = trained_policies(work, source)
@@ -162,6 +166,11 @@ def _summary(work: Work, trained: Trained, rungs: dict[str, Rung], before: dict[
         f"{rung.name}: {rung.ungraded} of {rung.ungraded + len(rung.tasks)} tasks could not be graded, and are left out."
         for rung in rungs.values()
         if rung.ungraded
+    ]
+    notes += [
+        f"{rung.name}: {rung.held_out} line(s) of its edits say a probe's question word for word, and were not trained on."
+        for rung in rungs.values()
+        if rung.held_out
     ]
     return {
         "ladder": [rung.row() for rung in rungs.values()],

@@ -24,7 +24,10 @@ from ..work import Work
 
 @dataclass
 class Rung:
-    """One rung's result: per task its accuracy and answers; the mean reward; ``texts`` the edits where it has any."""
+    """One rung's result: per task its accuracy and answers; the mean reward; ``texts`` the edits where it has any.
+
+    ``held_out`` counts the lines of its edits that say a probe which the model wrote itself, and were not trained on.
+    """
 
     name: str
     tasks: list[Task]
@@ -36,6 +39,7 @@ class Rung:
     failed: int = 0
     texts: list[str] = field(default_factory=list)
     ungraded: int = 0
+    held_out: int = 0
 
     @staticmethod
     def of_graded(
@@ -76,6 +80,7 @@ class Rung:
             "trained_tokens": round(self.trained_tokens),
             "failed_edits": self.failed,
             "ungraded_tasks": self.ungraded,
+            "lines_held_out": self.held_out,
             "reward": self.reward,
         }
 
@@ -185,7 +190,8 @@ class Ladder:
             for task, outcome in zip(tasks, outcomes, strict=True)
         ]
         after = [self.rewarder.after(*row) for row in zip(tasks, outcomes, before, strict=True)]
-        return Rung.of_graded(name, tasks, after, answers, texts, **self._cost(outcomes))
+        held_out = sum(edit.held_out for edit in parsed)
+        return Rung.of_graded(name, tasks, after, answers, texts, held_out=held_out, **self._cost(outcomes))
 
     def _cost(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """Steps, mean trained tokens and failures, as `Rung` has them."""

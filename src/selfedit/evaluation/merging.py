@@ -10,11 +10,11 @@ from functools import cached_property
 from itertools import chain, cycle, islice
 from statistics import fmean
 
-from ..edits.questions import questions_of
+from ..edits.pairs import question_and_answer
 from ..edits.text import ParsedEdit
 from ..engine.base import Adapter
 from ..guards.gate import Cost
-from ..types import Task, TrainSequence, Update
+from ..types import Probe, Task, TrainSequence, Update
 from ..work import Work
 
 
@@ -53,8 +53,9 @@ class MergeCost:
         self.engine, self.rewarder = work.rewarder.engine, work.rewarder
         self.anchors, self.edit, self.before = anchors, edit, before
         self.texts = [sequence for _, parsed in earlier for sequence in parsed.sequences]
-        asked = [(task, questions_of(parsed.lines)) for task, parsed in earlier]
-        self.asked = [replace(task, probes=probes) for task, probes in asked if probes]
+        pairs = [(task, filter(None, map(question_and_answer, parsed.lines))) for task, parsed in earlier]
+        asked = [replace(task, probes=tuple(Probe(*pair) for pair in dict(found).items())) for task, found in pairs]
+        self.asked = [task for task in asked if task.probes]
 
     def __call__(self, adapter: Adapter, scale: float, merged: Adapter | None) -> Cost:
         """The cost of merging ``adapter`` at ``scale``; ``merged`` is what is mounted then."""

@@ -69,7 +69,9 @@ def check_grader(settings: Settings, tasks: Sequence[Task]) -> list[GraderCheck]
         most = min(MOST, max(1, reward.judge.budget // (2 * (1 + REASKED))))
     probes = [probe for task in tasks for probe in task.probes][:most]
     if not probes:
-        raise GraderError("there are no questions to check the grader with; give tasks with questions")
+        raise GraderError(
+            "there are no questions to check the grader with (a folder's are written in the run); give tasks with questions"
+        )
     checks = [_check(reward.metric, make_grader(settings), probes)]
     checks += [_check(term, by_rule(term), probes) for term in reward.terms if term in RULES and term != reward.metric]
     if "custom" in reward.terms:

@@ -23,7 +23,7 @@ from ..edits.text import (
     sequences_for,
 )
 from ..engine.base import AdapterBank, Engine, Scored
-from ..errors import GraderError
+from ..errors import GraderError, TaskFileError
 from ..templates import Templates
 from ..types import Answer, Outcome, Status, Task, Update
 from .grading import Case, Verdict, make_grader
@@ -154,6 +154,12 @@ class Rewarder:
         """Each probe's prompt and gold answer, with the end of text behind it."""
         golds = [[*self.engine.encode(gold_text(p, self.templates)), self.engine.eos_id] for p in task.probes]
         prompts = [answer_prompt(task, probe, self.templates, open_book) for probe in task.probes]
+        for probe, gold in zip(task.probes, golds, strict=True):
+            if len(gold) >= self.engine.window:
+                raise TaskFileError(
+                    f"the task {task.id!r}: the answer to {probe.question[:80]!r} is {len(gold)} tokens long, which does not fit "
+                    f"into the model's window of {self.engine.window}; shorten it, or leave the question out"
+                )
         return [(self._fitted(prompt, len(gold)), gold) for prompt, gold in zip(prompts, golds, strict=True)]
 
     def _fitted(self, prompt: str, gold_tokens: int) -> list[int]:

@@ -19,7 +19,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
@@ -33,6 +33,7 @@ from .places import Place, decoded, named, object_at, optional_text, parsed, req
 # A JSON document is parsed whole, at several times its size in memory; JSONL streams, so that only a line is bounded.
 MAX_JSON_BYTES = 256 * 2**20
 MAX_LINE_BYTES = 64 * 2**20
+CHANGED = "put the file back as it was when the run began, or start another run"
 
 
 def read_tasks(path: str | Path) -> Iterator[Task]:
@@ -46,13 +47,14 @@ def read_tasks(path: str | Path) -> Iterator[Task]:
         TaskFileError: while iterating. The file can't be opened, is empty, truncated, not JSON or not UTF-8; a field is
             missing, of the wrong type or empty; an id or a passage occurs twice. The message names file, line, field.
     """
+    return (task for _, task in placed_tasks(path))
+
+
+def placed_tasks(path: str | Path) -> Iterator[tuple[Place, Task]]:
+    """As `read_tasks`, each task with its place: `tasks_at` finds it there, where the place has an ``offset`` (JSONL)."""
     path = Path(path)
-    try:
-        stream = path.open("rb")
-    except (OSError, ValueError) as error:
-        raise TaskFileError(f"{str(path)!r} can't be opened ({error}); check the path and its permissions") from error
     seen: dict[str, Place] = {}
-    with stream:
+    with _opened(path) as stream:
         for place, task in _tasks(stream, Place(path)):
             if task.id in seen:
                 place.fail(
@@ -60,12 +62,37 @@ def read_tasks(path: str | Path) -> Iterator[Task]:
                     "drop one of them, or give them different ids (without ids, title and context make the task)",
                 )
             seen[task.id] = place
+            yield place, task
+
+
+def tasks_at(path: Path, places: Mapping[str, Place]) -> Iterator[Task]:
+    """The tasks of a JSONL file whose ids and places (with an ``offset``) are known, in the order of the file.
+
+    Raises:
+        TaskFileError: while iterating. Another task, or none, is there now.
+    """
+    with _opened(path) as stream:
+        for task_id, place in sorted(places.items(), key=lambda item: item[1].offset or 0):
+            stream.seek(place.offset or 0)
+            line = stream.readline(MAX_LINE_BYTES + 1)
+            task = None
+            with suppress(TaskFileError):  # what is there may be anything
+                task = record_to_task(parsed(decoded(line, place), place), place)
+            if task is None or task.id != task_id:
+                place.fail(f"the task {task_id!r} is not there any more", CHANGED)
             yield task
 
 
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except (OSError, ValueError) as error:
+        raise TaskFileError(f"{str(path)!r} can't be opened ({error}); check the path and its permissions") from error
+
+
 def _tasks(stream: IO[bytes], at: Place) -> Iterator[tuple[Place, Task]]:
-    head, n_blank = _first_line(stream, at)
-    start = replace(at, line=n_blank + 1)
+    head, n_blank, offset = _first_line(stream, at)
+    start = replace(at, line=n_blank + 1, offset=offset)
     if not head.lstrip().startswith(b"["):
         try:
             first = json.loads(decoded(head, start))
@@ -79,14 +106,15 @@ def _tasks(stream: IO[bytes], at: Place) -> Iterator[tuple[Place, Task]]:
     yield from _squad(value, at) if isinstance(value, dict) else _flat(value, at)
 
 
-def _first_line(stream: IO[bytes], at: Place) -> tuple[bytes, int]:
-    """The first line that is not blank, and how many blank ones come before it."""
-    n_blank = 0
+def _first_line(stream: IO[bytes], at: Place) -> tuple[bytes, int, int]:
+    """The first line that is not blank, how many blank ones come before it, and the byte at which it begins."""
+    n_blank = offset = 0
     while line := stream.readline(MAX_JSON_BYTES + 1):
         # A byte order mark is not JSON, but editors on Windows write one.
+        offset += len(line)
         line = line if n_blank else line.removeprefix(b"\xef\xbb\xbf")
         if line.strip():
-            return line, n_blank
+            return line, n_blank, offset - len(line)
         n_blank += 1
     at.fail("the file is empty", "write one task a line (JSONL), or SQuAD JSON")
 
@@ -107,13 +135,14 @@ def _whole(head: bytes, stream: IO[bytes], at: Place) -> bytes:
 
 
 def _jsonl(head: bytes, stream: IO[bytes], at: Place) -> Iterator[tuple[Place, Task]]:
-    line, number = head, at.line or 1
+    line, number, offset = head, at.line or 1, at.offset or 0
     while line:
-        here = replace(at, line=number)
+        here = replace(at, line=number, offset=offset)
         if len(line) > MAX_LINE_BYTES:
             here.fail(f"the line is longer than {MAX_LINE_BYTES / 2**20:g} MiB", "put one task on each line")
         if line.strip():
             yield here, record_to_task(parsed(decoded(line, here), here), here)
+        offset += len(line)
         line = stream.readline(MAX_LINE_BYTES + 1)
         number += 1
 

@@ -16,13 +16,17 @@ _STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*+"|(NaN|-?Infinity)', re.DOTA
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value stands: the file, the line (JSONL) and the field, as ``probes[2].answer``."""
+    """Where a value stands: the file, the line (JSONL) and the field, as ``probes[2].answer``.
+
+    ``offset``: the byte of the file at which a line that holds a whole task begins.
+    """
 
     path: Path
     line: int | None = None
     field: str = ""
+    offset: int | None = None
 
     def __str__(self) -> str:
         line = "" if self.line is None else f", line {self.line}"
@@ -30,11 +34,11 @@ class Place:
 
     def of(self, name: str) -> Place:
         """The place of a field of the object here."""
-        return replace(self, field=f"{self.field}.{name}" if self.field else name)
+        return Place(self.path, self.line, f"{self.field}.{name}" if self.field else name)
 
     def item(self, index: int) -> Place:
         """The place of an item of the list here."""
-        return replace(self, field=f"{self.field}[{index}]")
+        return Place(self.path, self.line, f"{self.field}[{index}]")
 
     def fail(self, problem: str, advice: str) -> NoReturn:
         """Raise a TaskFileError that says where, what, and what to do."""
