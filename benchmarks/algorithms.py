@@ -3,9 +3,9 @@
     python -m benchmarks.algorithms --json algorithms.json
 
 Every algorithm trains the embedded base's policy for 10 rounds of about 120 inner loops, and is measured on the same held-out
-development passages of a seed before, half-way and at the end. A passage is asked all questions that it has. `paper` is the published recipe: the single best of 5 edits by
-accuracy over 3 seeds; the others have 8 edits of one seed each for a passage and the gold answers' log-likelihood as reward. The
-winner and the paper's recipe then look at the test split, once (``--test``).
+development passages of a seed before, half-way and at the end. A passage is asked all questions that it has. `paper` is the
+published recipe: the single best of 5 edits by accuracy over 3 seeds; the others have 8 edits of one seed each for a passage
+and the gold answers' log-likelihood as reward. The winner and the paper's recipe then look at the test split, once (``--test``).
 
 Every (algorithm, seed) is a run directory of its own under ``--out``: stopped, the same command goes on.
 """

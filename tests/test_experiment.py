@@ -15,6 +15,7 @@ import torch
 from torch.utils import _device
 from transformers import dynamic_module_utils
 
+from journals import journal_of, summary_of, wait_for_chunk
 from selfedit.config import MACHINE_FIELDS, AtOnce, load_settings, make_settings
 from selfedit.engine import loading, memory
 from selfedit.engine.fit import Cohort
@@ -39,17 +40,6 @@ def uninterrupted(fields, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("whole") / "run"
     run_experiment(make_settings(fields), directory)
     return directory
-
-
-def summary_of(directory: Path) -> dict:
-    summary = json.loads((directory / "summary.json").read_text())
-    summary.pop("timing")
-    return summary
-
-
-def journal_of(directory: Path) -> list:
-    with sqlite3.connect(directory / "journal.db") as db:
-        return db.execute("select key, stage, round, data from chunks order by key").fetchall()
 
 
 def test_a_run_climbs_every_rung_and_says_what_it_did(uninterrupted, fields):
@@ -130,23 +120,6 @@ def start(config: Path, directory: Path) -> subprocess.Popen:
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
-
-
-def wait_for_chunk(child: subprocess.Popen, directory: Path, key: str) -> None:
-    """Return as soon as the journal holds ``key``: the process is then inside the chunk after it."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if child.poll() is not None:
-            raise AssertionError(f"the run ended before {key}: {child.stderr.read().decode()}")
-        if (directory / "journal.db").exists():
-            try:
-                with sqlite3.connect(f"file:{directory}/journal.db?mode=ro", uri=True) as db:
-                    if db.execute("select 1 from chunks where key = ?", (key,)).fetchone():
-                        return
-            except sqlite3.OperationalError:
-                pass  # the tables are being made
-        time.sleep(0.002)
-    raise AssertionError(f"{key} did not come")
 
 
 KILLED_AFTER = (  # the last chunk before the stage that is hit

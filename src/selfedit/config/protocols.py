@@ -99,6 +99,10 @@ class ProtocolSettings(Section):
         default_factory=lambda: {"plain": ArmSettings()}, description="continual and stream: ways of taking it in"
     )
     gate: GateSettings = GateSettings()
+    general: int = Field(
+        100, ge=1, description="questions that the base answers by heart, asked before and after a stream"
+    )
+    own_texts: int = Field(128, ge=1, description="texts that the base writes by itself, for rehearsal and routing")
 
     @property
     def n_tasks(self) -> int:

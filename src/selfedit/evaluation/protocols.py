@@ -23,8 +23,6 @@ from .stream import Around, Stream, Taken
 from .together import RUNGS as TOGETHER_RUNGS
 from .together import Together
 
-_GENERAL = 100  # closed-book questions of a stream
-_REHEARSED = 128  # texts that the base writes by itself
 _LOOKS = 10  # times that all passages so far of a long stream are asked
 
 
@@ -105,11 +103,11 @@ def _last(rungs: Mapping[str, Rung]) -> float | None:
 
 
 def _around(work: Work, policy: Adapter | None, source: TaskSource, arm: ArmSettings) -> Around:
-    engine, gate = work.rewarder.engine, work.settings.protocol.gate
-    anchors = anchor_sequences(engine, [task.text for task in source.dev()[: gate.anchors]])
-    texts = base_texts(work, _REHEARSED) if arm.rehearsal or arm.merge == "routed" else []
+    engine, how = work.rewarder.engine, work.settings.protocol
+    anchors = anchor_sequences(engine, [task.text for task in source.dev()[: how.gate.anchors]])
+    texts = base_texts(work, how.own_texts) if arm.rehearsal or arm.merge == "routed" else []
     rehearsal = [TrainSequence(text.ids, (False, *[True] * (len(text.ids) - 1))) for text in texts]
-    return Around(policy, source.known(_GENERAL), anchors, rehearsal, [text.text for text in texts])
+    return Around(policy, source.known(how.general), anchors, rehearsal, [text.text for text in texts])
 
 
 @dataclass(frozen=True)

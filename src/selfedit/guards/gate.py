@@ -72,7 +72,7 @@ def over_limits(cost: Cost, limits: GateSettings) -> list[str]:
 
 
 def lower_bound(gains: Sequence[float], confidence: float) -> float:
-    """The mean less ``confidence`` standard errors; of a single gain the gain itself, of none 0, of a gain that is no number NaN."""
+    """The mean less ``confidence`` standard errors; a single gain itself; 0 without any, NaN where one is not finite."""
     if not all(map(math.isfinite, gains)):
         return math.nan
     if len(gains) < 2:

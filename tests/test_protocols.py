@@ -1,0 +1,218 @@
+"""The protocols on a tiny random model: what they compute, by hand; every way of merging; resume after SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+import torch
+
+from journals import journal_of, summary_of, wait_for_chunk
+from selfedit.config import ArmSettings, make_settings, sub_seed
+from selfedit.edits.text import ParsedEdit
+from selfedit.errors import RunError, SettingsError
+from selfedit.evaluation.experiment import load_engine, load_source, run_experiment
+from selfedit.evaluation.merging import mixed
+from selfedit.rewards.outcomes import Rewarder, parse_passage
+from selfedit.types import TrainSequence, Update
+
+N = 3  # passages of a group
+ARMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "passage": {"learns": "passage"},
+    "perfect": {"learns": "perfect", "writer": "policy"},
+    "replay": {"replay": 1.0, "rehearsal": 0.5},
+    "gate": {"gate": True, "writer": "policy"},
+    "orthogonal": {"orthogonal": True, "rank": 2, "groups": 1},
+    "average": {"merge": "average"},
+    "ties": {"merge": "ties", "groups": 1},
+    "routed": {"merge": "routed", "untrained": True},
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def of(fields: dict[str, Any], **protocol: Any) -> dict[str, Any]:
+    return {
+        **fields,
+        "rounds": 0,
+        "inner": {**fields["inner"], "lr": 0.05},  # so that an edit changes answers of a random model
+        "ladder": {**fields["ladder"], "passage_lr_factors": [1.0]},
+        "protocol": {"passages": N, "groups": 2, "general": 3, "own_texts": 4, **protocol},
+    }
+
+
+@pytest.fixture(scope="session")
+def continual(fields, tmp_path_factory) -> tuple[dict[str, Any], Path]:
+    how = of(fields, name="continual", arms=ARMS)
+    directory = tmp_path_factory.mktemp("continual") / "run"
+    run_experiment(make_settings(how), directory)
+    return how, directory
+
+
+def test_a_stream_asks_all_passages_so_far_after_every_edit(continual):
+    summary = summary_of(continual[1])
+    assert list(summary["arms"]) == list(ARMS)
+    for name, arm in summary["arms"].items():
+        assert [len(row) for row in arm["matrix"].values()] == [1, 2, 3]
+        diagonal = [arm["matrix"][str(n)][n - 1] for n in (1, 2, 3)]
+        assert arm["immediate"] == pytest.approx(sum(diagonal) / 3)
+        assert arm["retained"] == pytest.approx(sum(arm["matrix"]["3"]) / 3)
+        assert arm["seeds"] == ARMS[name].get("groups", 2)
+        assert sum(arm["decisions"].values()) == 3 * arm["seeds"]
+        assert 0 <= arm["general_after"] <= 1
+    assert {row["rung"] for row in summary["ladder"]} == {"no_edit", "base_edits", "in_context"}
+    assert summary["base_sha256_before"] == summary["base_sha256_after"]
+    assert not (continual[1] / "streams").exists() or not list((continual[1] / "streams").iterdir())
+
+
+def test_a_plain_stream_is_what_the_engine_does_by_hand(continual):
+    """Passage after passage, each beside the sum of those before: the same log-likelihoods would need the same weights."""
+    how, directory = continual
+    settings = make_settings(how)
+    engine, tasks = load_engine(settings), load_source(settings).evaluation()[:N]
+    rewarder, state = Rewarder(engine, settings), None
+    chunks = {key: data for key, _, _, data in journal_of(directory)}
+    for t, task in enumerate(tasks):
+        seed = sub_seed(settings.seed, "stream-0", "inner", task.id)
+        engine.mount(state)
+        adapter = engine.fit([rewarder.update_for(parse_passage(engine, settings, task), seed)]).adapter(0)
+        assert adapter.sha256 in chunks[f"stream-0/passage/{t}/learn"]
+        state = adapter if state is None else engine.combine([state, adapter])
+
+
+def test_adapters_kept_apart_forget_nothing_that_is_routed_alike(fields, tmp_path):
+    """Random names are found among three passages: each is asked of its own adapter, whatever came after it."""
+    how = of(fields, name="continual", arms={"routed": {"merge": "routed"}, "alone": {"learns": "passage"}})
+    arms = summary_of_run(how, tmp_path)["arms"]
+    matrix = arms["routed"]["matrix"]
+    assert matrix["3"][:2] == pytest.approx([matrix["1"][0], matrix["2"][1]], abs=0.34)
+    assert arms["routed"]["backward_transfer"]["mean"] == pytest.approx(0, abs=0.34)
+
+
+def summary_of_run(how: dict[str, Any], directory: Path) -> dict[str, Any]:
+    return run_experiment(make_settings(how), directory / "run")
+
+
+def test_a_gate_that_nothing_passes_leaves_the_model_alone(fields, tmp_path):
+    how = of(fields, name="stream", groups=1, arms={"gate": {"gate": True}}, gate={"max_kl": 1e-9, "bisections": 2})
+    summary = summary_of_run(how, tmp_path)
+    arm = summary["arms"]["gate"]
+    assert arm["decisions"]["rejected"] == N
+    assert all(any("KL to the base" in reason for reason in step["reasons"]) for step in arm["steps"])
+    assert list(arm["steps"][0]["tried"]) == ["1", "0.5", "0.25"]
+    assert (arm["retained"], arm["general_after"]) == (summary["no_update"], arm["general_before"])
+
+
+def test_a_group_in_one_adapter_has_steps_for_each_of_its_passages(fields, tmp_path):
+    summary = summary_of_run(of(fields, name="cpt"), tmp_path)
+    rows = {row["rung"]: row for row in summary["ladder"]}
+    assert list(rows) == ["no_edit", "passage_only", "base_edits", "base_self_qa", "perfect_edits", "in_context"]
+    trained = [row for name, row in rows.items() if name not in ("no_edit", "in_context")]
+    assert {row["steps"] for row in trained} == {fields["inner"]["steps"] * N}
+    assert {row["n_tasks"] for row in rows.values()} == {2 * N}
+
+
+def test_a_group_is_trained_on_all_of_its_passages_at_once(fields, tmp_path):
+    how = of(fields, name="cpt")
+    how["ladder"]["rungs"] = ["no_edit", "passage_only"]
+    summary = summary_of_run(how, tmp_path)
+    settings = make_settings(how)
+    engine, tasks = load_engine(settings), load_source(settings).evaluation()
+    rewarder = Rewarder(engine, settings)
+    for start in (0, N):
+        group = tasks[start : start + N]
+        sequences = tuple(s for task in group for s in parse_passage(engine, settings, task).sequences)
+        update = rewarder.update_for(ParsedEdit((), sequences), sub_seed(settings.seed, "cpt", "inner", group[0].id))
+        update = Update(**{**vars(update), "steps": N * update.steps})
+        engine.mount(engine.fit([update]).adapter(0))
+        for task, answers in zip(group, rewarder.answers(None, group), strict=True):
+            assert summary["per_task"]["passage_only"][task.id] == rewarder.accuracy(task, answers)
+
+
+def test_a_policy_of_a_run_is_tested_and_not_mistaken_for_another(fields, tmp_path):
+    run_experiment(make_settings({**fields, "ladder": {"rungs": ["no_edit"]}}), tmp_path / "trained")
+    how = of(fields, name="stream", groups=1, policy=str(tmp_path / "trained"))
+    summary = summary_of_run(how, tmp_path)
+    assert [row["rung"] for row in summary["ladder"]] == ["no_edit", "round_1", "in_context"]
+    (tmp_path / "run" / "summary.json").unlink()
+    weights = tmp_path / "trained" / "policy" / "round-1" / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises((RunError, SettingsError), match="not those that this evaluation started with"):
+        run_experiment(make_settings(how), tmp_path / "run")
+
+
+def test_a_trained_policy_and_rounds_are_not_both_asked_for(fields):
+    with pytest.raises(SettingsError, match="set rounds = 0"):
+        make_settings({**fields, "protocol": {"policy": "runs/x"}})
+
+
+@pytest.mark.parametrize("cure", [{"replay": 1.0}, {"rehearsal": 1.0}, {"orthogonal": True}, {"gate": True}])
+@pytest.mark.parametrize("merge", ["average", "ties", "routed"])
+def test_cures_of_a_growing_sum_are_refused_where_edits_are_kept_apart(merge, cure):
+    with pytest.raises(ValueError, match="need merge = 'sum'"):
+        ArmSettings(merge=merge, **cure)
+
+
+def test_a_mixture_keeps_an_edits_own_share_and_takes_every_other_line_before_one_twice():
+    def line(n: int) -> TrainSequence:
+        return TrainSequence((n, n), (False, True))
+
+    update = Update((line(1), line(2), line(3)), steps=4, batch_size=3, lr=0.1, rank=2, alpha=2.0, seed=0)
+    others = [line(10 + n) for n in range(5)]
+    made = mixed(update, [(others, 1.0), ([line(99)], 0.5), ([], 2.0)], random.Random(0))
+    ids = [sequence.ids[0] for sequence in made.sequences]
+    assert made.steps * made.batch_size >= len(ids) == 12 + 12 + 6
+    assert [ids.count(n) for n in (1, 2, 3)] == [4, 4, 4]
+    assert sorted(ids.count(n) for n in range(10, 15)) == [2, 2, 2, 3, 3]
+    assert ids.count(99) == 6
+    assert mixed(update, [(others, 0.0), ([], 1.0)], random.Random(0)) is update
+
+
+KILLED_AFTER = {
+    "continual": (
+        "stream-0/plain/1/learn",
+        "stream-0/gate/0/propose/0",
+        "stream-1/routed/learn/0",
+        "stream-0/ties/after/1",
+    ),
+    "cpt": ("ladder/base_edits/propose/0", "cpt/base_edits/0"),
+}
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", KILLED_AFTER)
+def test_a_protocol_killed_on_its_way_ends_as_one_that_never_was(name, fields, tmp_path):
+    config = tmp_path / "p.toml"
+    config.write_text(
+        tomli_w.dumps(of(fields, name=name, arms={k: ARMS[k] for k in ("plain", "gate", "routed", "ties")}))
+    )
+    command = [sys.executable, "-m", "selfedit.cli.main", "evaluate", str(config), "--json-lines", "--out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for key in KILLED_AFTER[name]:
+        with subprocess.Popen(
+            [*command, str(tmp_path / "run")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        ) as child:
+            wait_for_chunk(child, tmp_path / "run", key)
+            child.send_signal(signal.SIGKILL)
+    for directory in ("run", "whole"):
+        out = tmp_path / f"{directory}.json"
+        done = subprocess.run(
+            [*command, str(tmp_path / directory), "--json", str(out)], env=environment, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+    assert summary_of(tmp_path / "run") == summary_of(tmp_path / "whole")
+    assert sorted(journal_of(tmp_path / "run")) == sorted(journal_of(tmp_path / "whole"))
+    assert '"arms"' in (tmp_path / "run.json").read_text() or name == "cpt"
