@@ -167,6 +167,19 @@ def edit_lines(text: str, limits: EditLimits = PLAIN_LIMITS, rules: EditRules = 
     return list(_split((text,), limits, rules).lines)
 
 
+def padded(sequences: Iterable[TrainSequence], length: int, eos_id: int) -> tuple[TrainSequence, ...]:
+    """Sequences filled up to ``length`` tokens with EOS that counts in the loss and that no token sees.
+
+    So SEAL's public code does it (its ``TTT_server``: ``padding="max_length"``, labels copied from the ids).
+    """
+
+    def fill_up(sequence: TrainSequence) -> TrainSequence:
+        n = max(0, length - len(sequence.ids))
+        return TrainSequence(sequence.ids + (eos_id,) * n, sequence.mask + (True,) * n, sequence.padding + n)
+
+    return tuple(map(fill_up, sequences))
+
+
 def passage_sequences(
     task: Task, *, encode_prompt: Encode, eos_id: int | None, window: int, templates: Templates
 ) -> tuple[TrainSequence, ...]:
