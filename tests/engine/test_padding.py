@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from made_updates import update
 
 from conftest import FAMILIES, WINDOW
 from selfedit.edits.text import padded as fill_up
+from selfedit.engine import delivery
 from selfedit.engine.baselines import Padding, collate, run_baseline
 from selfedit.engine.lora import LoraAdapter, initial_adapter
 from selfedit.engine.reference import distance, load_base, peft_fit
@@ -90,3 +92,18 @@ def test_layers_below_the_adapters_hide_it_too(checkpoints: dict[str, Path]) -> 
 def test_padding_leaves_something_to_see(llama: TorchEngine, padding: int) -> None:
     one = replace(update(7), sequences=(TrainSequence((5, 6, 7), (True,) * 3, padding),))
     assert llama.check(one) == f"sequences[0]: a padding of {padding} tokens leaves none"
+
+
+def test_the_delivery_probe_leaves_padding_away(llama: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 2 048 tokens most would be padding, each with logits over the whole vocabulary."""
+    probed: list[int] = []
+    real = delivery.token_logprobs
+
+    def seen(*args: Any) -> Any:
+        probed.extend(len(s.ids) + s.padding for row in args[3] for s in row)
+        return real(*args)
+
+    monkeypatch.setattr(delivery, "token_logprobs", seen)
+    one = update(8)
+    assert llama.fit([padded(one)]).shift[0] > 0
+    assert set(probed) == {min(len(s.ids) for s in one.sequences)}
