@@ -94,13 +94,12 @@ def draw_cases(engine: TorchEngine, loop: str, n: int, max_steps: int | None = N
 
 def _update(loop: str, sequences: Sequence[TrainSequence], seed: int) -> Update:
     inner = make_settings({"preset": "paper" if loop == "paper" else "demo"}).inner
-    steps, kept = inner.steps, tuple(sequences)
+    kept = tuple(sequences)
     if loop == "paper":
         kept = (*kept[: PAPER_SEQUENCES - 1], kept[-1])  # the passage is the last
-        steps = PAPER_EPOCHS * len(kept)
     return Update(
         sequences=kept,
-        steps=steps,
+        steps=inner.steps_for(len(kept)),
         batch_size=inner.batch_size,
         lr=inner.lr,
         rank=inner.rank,

@@ -72,7 +72,8 @@ class Completion:
 class Edit:
     """A self-edit: what the policy generated for a task, and how. ``problem`` says why nothing could be generated.
 
-    ``further`` are more samples of the same prompt: the edit is all of them (`EditSettings.samples`).
+    ``further`` are more samples: the edit is all of them (`EditSettings.samples`). Where they answer prompts of several forms,
+    ``form`` names each form once ("implications+self_qa") and ``prompt`` is the first sample's; each sample has its own ids.
     """
 
     task_id: str
@@ -110,15 +111,25 @@ class Edit:
 
 @dataclass(frozen=True)
 class TrainSequence:
-    """One training sequence: ``ids`` (T) and, for each token, whether predicting it counts in the loss."""
+    """One training sequence: ``ids`` (T) and, for each token, whether predicting it counts in the loss.
+
+    The last ``padding`` tokens are seen by no token, themselves included: padding, which may count in the loss all the same.
+    """
 
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
+    padding: int = 0
 
     @property
     def n_targets(self) -> int:
         """Tokens that count in the loss (the first token is never predicted)."""
         return sum(self.mask[1:])
+
+    @property
+    def unpadded(self) -> TrainSequence:
+        """The sequence without its padding."""
+        n = len(self.ids) - self.padding
+        return TrainSequence(self.ids[:n], self.mask[:n]) if self.padding else self
 
 
 @dataclass(frozen=True)

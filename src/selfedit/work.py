@@ -18,7 +18,7 @@ from .algorithms import Improvement, Judged, State, make_algorithm
 from .algorithms.base import STATE_FILE, load_state, save_state
 from .config import Form, Settings, sub_seed
 from .edits.text import ParsedEdit, edit_lines
-from .engine.base import Adapter, Engine
+from .engine.base import Adapter, Engine, check_chat
 from .guards.budget import Figures, anchor_sequences, as_row, measure, over_budget
 from .policy.text import TextPolicy
 from .rewards.outcomes import Rewarder, Trial, Worth, parse_edit
@@ -45,6 +45,7 @@ class Work:
         self.run, self.engine, self.style_of = run, engine, style_of
         self.settings: Settings = run.settings
         self.rewarder = Rewarder(learner, self.settings.of_learner(), run.id)
+        check_chat(engine, self.settings.templates, self.settings.model.path)
         self.proxy = make_proxy(self.rewarder, self.settings, run.id)
         self.algorithm = make_algorithm(engine, self.settings.algorithm)
         self._follow_memory()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,9 +35,11 @@ BOS, EOS = 1, 2
 TASK = Task("t", "Super Bowl", ("The {title} was played.", "It ended {line}."), (Probe("Who won?", "Denver"),))
 WORLD = TEMPLATES["world"]
 SEAL = Templates(
-    implications="List implications.\n\nPassage:\n{title}\n{context}\n\nImplications:\n",
-    rewrite="Rewrite.\n\nPassage:\n{title}\n{context}\n\nRewrite:\n",
-    self_qa="Ask.\n\nPassage:\n{title}\n{context}\n\nQuestion 1: ",
+    prompts={
+        "implications": "List implications.\n\nPassage:\n{title}\n{context}\n\nImplications:\n",
+        "rewrite": "Rewrite.\n\nPassage:\n{title}\n{context}\n\nRewrite:\n",
+        "self_qa": "Ask.\n\nPassage:\n{title}\n{context}\n\nQuestion 1: ",
+    },
     answer="Question: Topic: {title}\n{question}\nAnswer:\n",
     open_book="Passage:\n{title}\n{context}\nQuestion: {question}\nAnswer:\n",
     line="{title}\n{line}",
@@ -80,7 +80,7 @@ def test_a_context_with_braces_is_left_alone() -> None:
 
 
 def test_other_braces_of_a_template_are_plain_text() -> None:
-    json_form = SEAL.model_copy(update={"implications": 'Write {"lines": []} for {context}'})
+    json_form = SEAL.with_own({"implications": 'Write {"lines": []} for {context}'})
     assert prompt_for(replace(TASK, context=("x",)), "implications", json_form) == 'Write {"lines": []} for x'
 
 
@@ -107,7 +107,7 @@ def test_an_unknown_form_or_field_is_refused_with_the_choices() -> None:
     with pytest.raises(SettingsError, match="implications, rewrite, self_qa"):
         prompt_for(TASK, "open_book", WORLD)
     with pytest.raises(SettingsError, match=r"\{question\}, which has no value here"):
-        prompt_for(TASK, "rewrite", WORLD.model_copy(update={"rewrite": "{question}"}))
+        prompt_for(TASK, "rewrite", WORLD.with_own({"rewrite": "{question}"}))
 
 
 # Lines
@@ -320,40 +320,3 @@ def test_limits_that_allow_nothing_are_refused(name: str) -> None:
 def test_a_window_of_one_token_is_refused() -> None:
     with pytest.raises(SettingsError, match="window"):
         parse("x", window=1)
-
-
-# The logged round of SEAL
-
-
-def test_the_papers_rules_hold_on_all_logged_completions(shared_data: Callable[[str], Path]) -> None:
-    articles = json.loads(shared_data("seal/rank_iter0.json").read_text(encoding="utf-8"))["articles"]
-    n_completions = 0
-    for article in articles:
-        task = Task(article["title"], article["title"], (article["context"],), TASK.probes)
-        assert prompt_for(task, "implications", SEAL).endswith(article["prompt"].partition("Passage:")[2])
-        for completion in article["completions"]:
-            n_completions += 1
-            text = completion["text"]
-            edit = sequences_for(
-                task,
-                text,
-                encode_prompt=encode,
-                eos_id=EOS,
-                window=10**6,
-                templates=SEAL,
-                limits=replace(PAPER_LIMITS, max_line_tokens=10**6),
-                rules=PAPER_RULES,
-            )
-            *own, last = [decode(sequence.ids) for sequence in edit.sequences]
-            assert last == f"{article['title']}\n{article['context'].strip()}"
-            assert own == [f"{article['title']}\n{line}" for line in edit.lines]
-            assert 1 <= len(own) <= 30
-            assert edit.truncated == 0
-            asked = text.split("\nImplications:", 1)[-1]  # some of them write the prompt's last line again
-            written = [line.strip() for line in asked.replace("---", "\n").splitlines() if line.strip()]
-            preamble = len(written) > 1 and written[1].startswith("1.")
-            assert list(edit.lines) == written[preamble:][:30]
-            plain = parse(text, SEAL, limits=EditLimits(max_tokens=10**6))  # a token a byte
-            assert plain.usable
-            assert not any(line.startswith(("- ", "1. ", "2. ")) for line in plain.lines)
-    assert n_completions == 250

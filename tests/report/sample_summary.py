@@ -136,7 +136,7 @@ def full_summary() -> dict[str, Any]:
         "base_sha256_after": "ab" * 32,
         "seed": 3,
         "settings_sha256": settings.sha256(),
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.fields(),
         "selfedit_version": "0.1.0",
         "timing": {"total_seconds": 431.5, "stages": {"ladder": 200.1, "round 1": 115.0, "round 2": 116.4}},
     }

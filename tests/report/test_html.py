@@ -116,7 +116,7 @@ def test_changed_base_weights_are_shouted() -> None:
 
 
 def test_the_command_to_reproduce_is_demo_only_for_the_demo() -> None:
-    other = make_settings({"seed": 3, "inner": {"steps": 8}}).model_dump(mode="json")
+    other = make_settings({"seed": 3, "inner": {"steps": 8}}).fields()
     assert reproduce_command({"settings": other}) == "selfedit run config.toml --out runs/again"
     assert reproduce_command({"settings": {"seed": "x", "rounds": 2}}).startswith("selfedit run")
     assert reproduce_command({}) == ""

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from ..errors import SettingsError
 from ..templates import TEMPLATES, Templates
 from .learning import ALGORITHMS, AlgorithmSettings, GradientSettings
+from .presets import PRESETS
 from .protocols import ArmSettings, GateSettings, ProtocolName, ProtocolSettings
 from .rewards import REACHING_FIELDS, JudgeSettings, RewardSettings
 from .sections import (
@@ -67,6 +68,10 @@ __all__ = [
     "make_settings",
     "sub_seed",
 ]
+
+
+# Fields that came after others had run. Where they are as if there were none, dumps leave them out: those runs can go on.
+_LATER = {"edits": ("templates", "rules"), "inner": ("epochs", "pad_to")}
 
 
 class Settings(Section):
@@ -122,11 +127,22 @@ class Settings(Section):
         ):
             if wanted and not reward.judge.model:
                 raise ValueError(f"reward.{name} needs reward.judge.model, the name of a model at the endpoint")
+        self._check_forms()
         if self.inner.seeds == "auto" and not self.reward.pilot:
             raise ValueError(
                 "inner.seeds = 'auto' needs reward.pilot, at least 1: it measures how much a seed moves a reward"
             )
         return self
+
+    def _check_forms(self) -> None:
+        known, own = self.templates.prompts, "or a name of your own from [edits.templates]"
+        for form in self.edits.forms:
+            if form not in known:
+                name = self.model.templates
+                why = ", which the embedded base was pretrained on" if name == "world" else ""
+                raise ValueError(
+                    f"edits.form: no {form!r} in the {name} templates{why}; take one of {', '.join(known)}, {own}"
+                )
 
     def of_learner(self) -> Settings:
         """These settings with the model that learns as `model`; themselves where a model edits itself."""
@@ -145,16 +161,25 @@ class Settings(Section):
 
     @property
     def templates(self) -> Templates:
-        """The texts this run prompts and trains with."""
-        return TEMPLATES[self.model.templates]
+        """The texts this run prompts and trains with, the user's own among them."""
+        return TEMPLATES[self.model.templates].with_own(self.edits.templates)
 
     def on_machine(self, **values: Any) -> Settings:
         """These settings with some of the model's `MACHINE_FIELDS` resolved."""
         return self.model_copy(update={"model": self.model.model_copy(update=values)})
 
     def fields(self) -> dict[str, Any]:
-        """Every setting as JSON (and TOML) has it; a section that is not there is left out."""
-        return self.model_dump(mode="json", exclude_none=True)
+        """Every setting as JSON (and TOML) has it; a section that is not there is left out, as are unused `_LATER` fields."""
+        return self.model_dump(mode="json", exclude=self._unused(), exclude_none=True)
+
+    def _unused(self) -> dict[str, Any]:
+        """The `_LATER` fields that have their defaults, and would have them again from this preset without being named."""
+        unused: dict[str, Any] = {}
+        for name, later in _LATER.items():
+            section, preset = getattr(self, name), PRESETS.get(self.preset, {}).get(name, {})
+            defaults = {field: type(section).model_fields[field].default for field in later if field not in preset}
+            unused[name] = {field for field, default in defaults.items() if getattr(section, field) == default}
+        return unused
 
     def sha256(self) -> str:
         """Hash of the settings; the same hash means the same plan.
@@ -163,33 +188,9 @@ class Settings(Section):
         without how a judge is reached.
         """
         planning = set(PLANNING_FIELDS)
-        without: Any = {"model": planning, "learner": planning, "reward": {"judge": set(REACHING_FIELDS)}}
+        without = {"model": planning, "learner": planning, "reward": {"judge": set(REACHING_FIELDS)}, **self._unused()}
         fields = self.model_dump_json(exclude=without, exclude_none=True)
         return hashlib.sha256(fields.encode()).hexdigest()
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "demo": {},
-    # The published recipe (arXiv 2506.10943, section 4.2 and appendix) for a 1-7B model on one GPU.
-    "paper": {
-        "rounds": 2,
-        "model": {"dtype": "bf16", "targets": "paper"},
-        "tasks": {"per_round": 50, "evaluation": 200},
-        "edits": {"per_task": 5, "max_new_tokens": 1024, "temperature": 1.0, "top_p": 0.95, "max_lines": 200},
-        "inner": {"steps": 100, "batch_size": 1, "lr": 1e-3, "rank": 32, "alpha": 64.0, "seeds": 3},
-        "reward": {"metric": "exact_match", "max_answer_tokens": 64},
-        "algorithm": {
-            "keep": 1,
-            "positive_only": False,
-            "rank_by": ["gain"],
-            "epochs": 2,
-            "batch_size": 10,
-            "lr": 3e-4,
-            "rank": 64,
-            "alpha": 128.0,
-        },
-    },
-}
 
 
 def make_settings(fields: dict[str, Any], where: str = "settings") -> Settings:
@@ -200,6 +201,9 @@ def make_settings(fields: dict[str, Any], where: str = "settings") -> Settings:
     algorithm = fields.get("algorithm")
     name = algorithm.get("name", "rest_em") if isinstance(algorithm, dict) else "rest_em"
     own = {"algorithm": {**_ranking(fields), **ALGORITHMS.get(name, {})}} if isinstance(name, str) else {}
+    inner = fields.get("inner")
+    if isinstance(inner, dict) and "steps" in inner and "epochs" not in inner:
+        own["inner"] = {"epochs": 0}  # who names a number of steps means it, whatever the preset counts in
     if "learner" in fields:
         own["learner"] = PRESETS[preset].get("model", {})
     try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Form = Literal["implications", "rewrite", "self_qa"]
+from ..templates import problem_of
+
+Form = str  # the name of a prompt that `Settings.templates` has
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)] | Auto
 # Fields of `ModelSettings` whose "auto" the machine answers, once, before a run. They move a run's numbers by rounding only.
@@ -39,7 +41,12 @@ class ModelSettings(Section):
     """The frozen base, and how it is run."""
 
     path: str = Field("embedded", description="'embedded', a directory in the HF format, or a hub id")
-    templates: Literal["auto", "world", "general"] = Field("auto", description="auto: world for the embedded base")
+    templates: Literal["auto", "world", "general", "chat"] = Field(
+        "auto",
+        description="the texts this model is prompted and trained with. world: those the embedded base was pretrained on; "
+        "general: for any base model; chat: for an instruct model, as turns in its tokenizer's chat template (many base models "
+        "have one too, and go on with a text better without). auto: world for the embedded base, else general",
+    )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="dtype of the base and the computation (adapters' masters stay fp32); auto: bf16 where the device has "
@@ -113,7 +120,24 @@ class TaskSettings(Section):
 class EditSettings(Section):
     """How self-edits are sampled and bounded."""
 
-    form: Form = Field("implications", description="which prompt the policy answers")
+    form: Form | Annotated[tuple[Form, ...], Field(min_length=1)] = Field(
+        "implications",
+        description="which prompt the policy answers: implications, long, very_long, rewrite, self_qa, none (the passage is "
+        "just gone on with), or a name from templates; for the world's templates implications, rewrite and self_qa. A list is a "
+        "mixture: a task's edits take its forms in turn, or, where samples is above 1, the samples of each edit do. A task that "
+        "gets one edit (held-out ones) gets the first form's",
+    )
+    templates: dict[str, str] = Field(
+        {},
+        description="texts of your own by name, with {context} and {title} filled in: prompts for form, or others in the place "
+        "of those that there are; so also answer ({question}, {title}), open_book ({context}, {question}, {title}) and line "
+        "({line}, {title}: a training sequence)",
+    )
+    rules: Literal["plain", "seal"] = Field(
+        "plain",
+        description="how an edit's text becomes training sequences. plain: one a line, without list markers, a question with "
+        "its answer; seal: as SEAL's public code does it, where numbers stay, a preamble goes and numbered questions are items",
+    )
     per_task: int = Field(8, ge=1, description="self-edits sampled for each context")
     samples: int = Field(
         1,
@@ -127,11 +151,36 @@ class EditSettings(Section):
     max_lines: int = Field(24, ge=1, description="lines of a sample that are trained on")
     include_context: bool = Field(True, description="append the raw passage as the last training sequence (SEAL)")
 
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The forms of a mixture, or the only one."""
+        return (self.form,) if isinstance(self.form, str) else self.form
+
+    @field_validator("templates")
+    @classmethod
+    def _templates_can_be_filled(cls, own: dict[str, str]) -> dict[str, str]:
+        problems = [problem for name, text in own.items() if (problem := problem_of(name, text))]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return own
+
 
 class InnerSettings(Section):
-    """The inner loop: how an edit becomes an adapter. Every trained rung gets the same number of steps."""
+    """The inner loop: how an edit becomes an adapter. Every trained rung gets the same number of steps, or of epochs."""
 
-    steps: int = Field(12, ge=1, description="optimiser steps")
+    steps: int = Field(12, ge=1, description="optimiser steps, where epochs is 0")
+    epochs: int = Field(
+        0,
+        ge=0,
+        description="passes over an edit's sequences (SEAL: 10), in place of a number of steps: an edit of more sequences then "
+        "gets more steps, and so do rungs of the ladder whose edits are longer than the raw passage. 0: steps",
+    )
+    pad_to: int = Field(
+        0,
+        ge=0,
+        description="fill every training sequence up to so many tokens (at most the model's window) with EOS that counts in the "
+        "loss and that no token sees, and cut it there, as SEAL's public code does with 2048; 0: one EOS, no padding in the loss",
+    )
     batch_size: int = Field(8, ge=1, description="sequences a step")
     lr: float = Field(2e-2, gt=0)
     rank: int = Field(16, ge=1)
@@ -142,6 +191,17 @@ class InnerSettings(Section):
         description="inner loops per edit, each with its own seed; the reward is their mean. auto: one, and up to three for "
         "edits that are too close to call (reward.pilot and reward.margin say how that is found out)",
     )
+
+    @field_validator("pad_to")
+    @classmethod
+    def _something_is_left(cls, pad_to: int) -> int:
+        if pad_to == 1:
+            raise ValueError("a training sequence needs at least 2 tokens; 0 is no padding")
+        return pad_to
+
+    def steps_for(self, n_sequences: int) -> int:
+        """Optimiser steps on so many training sequences."""
+        return self.epochs * -(-n_sequences // self.batch_size) if self.epochs else self.steps
 
 
 class GuardSettings(Section):

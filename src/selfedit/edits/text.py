@@ -29,7 +29,6 @@ _MARKER = re.compile(r"(?:(?:[-*+](?:\s++|$)|[•‣◦▪●·]\s*+)++|\(?\d{1,
 _QUESTION = re.compile(r"\**+(?:question\s*+\d*+|q)\s*+\**+:\s*+\**+\s*+", re.IGNORECASE)
 _ANSWER = re.compile(r"\**+(?:answer\s*+\d*+|a)\s*+\**+:\s*+\**+\s*+", re.IGNORECASE)
 _ANSWERED = re.compile(r"\banswer\s*+\d*+\s*+\**+:", re.IGNORECASE)
-_NOT_PROMPTS = ("answer", "open_book", "line")
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ class EditRules:
 
 PLAIN_RULES = EditRules()
 PLAIN_LIMITS = EditLimits()
-# SEAL (arXiv 2506.10943), single passage: its code keeps 30 items and trains in windows of 2048 tokens. EOS is there
-# because its padding, which is EOS, stays in the loss.
+# SEAL (arXiv 2506.10943), single passage: its code keeps 30 items and trains in windows of 2048 tokens. It appends no EOS,
+# but fills every sequence up with EOS that stays in the loss; one EOS is what is left of that without the filling (`pad_to`).
 PAPER_RULES = EditRules(split="seal", include_context=True)
 PAPER_LIMITS = EditLimits(max_lines=30, max_line_tokens=2048, max_tokens=30 * 2048, max_line_chars=32768)
 
@@ -135,10 +134,9 @@ def prompt_for(task: Task, form: str, templates: Templates) -> str:
     Raises:
         SettingsError: there is no such form, or its template asks for a field that a task does not have.
     """
-    forms = [name for name in type(templates).model_fields if name not in _NOT_PROMPTS]
-    if form not in forms:
-        raise SettingsError(f"there is no edit form {form!r}; choose one of {', '.join(forms)}")
-    return fill(getattr(templates, form), title=task.title, context=task.text)
+    if form not in templates.prompts:
+        raise SettingsError(f"there is no edit form {form!r}; choose one of {', '.join(templates.prompts)}")
+    return fill(templates.prompts[form], title=task.title, context=task.text)
 
 
 def answer_prompt(task: Task, probe: Probe, templates: Templates, open_book: bool = False) -> str:
@@ -149,8 +147,8 @@ def answer_prompt(task: Task, probe: Probe, templates: Templates, open_book: boo
 
 
 def gold_text(probe: Probe, templates: Templates) -> str:
-    """The gold answer as it follows the answer prompt: after a space, unless the prompt ends with white space."""
-    gap = "" if templates.answer[-1:].isspace() else " "
+    """The gold answer as it follows the answer prompt: after a space, unless white space or a turn begins it anyway."""
+    gap = "" if templates.chat or templates.answer[-1:].isspace() else " "
     return gap + _SURROGATE.sub("\ufffd", probe.answer)
 
 
@@ -170,18 +168,35 @@ def edit_lines(text: str, limits: EditLimits = PLAIN_LIMITS, rules: EditRules = 
     return list(_split((text,), limits, rules).lines)
 
 
+def padded(sequences: Iterable[TrainSequence], length: int, eos_id: int) -> tuple[TrainSequence, ...]:
+    """Sequences filled up to ``length`` tokens with EOS that counts in the loss and that no token sees.
+
+    So SEAL's public code does it (its ``TTT_server``: ``padding="max_length"``, labels copied from the ids).
+    """
+
+    def fill_up(sequence: TrainSequence) -> TrainSequence:
+        n = max(0, length - len(sequence.ids))
+        return TrainSequence(sequence.ids + (eos_id,) * n, sequence.mask + (True,) * n, sequence.padding + n)
+
+    return tuple(map(fill_up, sequences))
+
+
 def passage_sequences(
-    task: Task, *, encode_prompt: Encode, eos_id: int | None, window: int, templates: Templates
+    task: Task, *, encode_prompt: Encode, eos_id: int | None, window: int, templates: Templates, pad_to: int = 0
 ) -> tuple[TrainSequence, ...]:
     """The raw passage as training sequences, cut into chunks of at most ``window`` tokens.
 
     Chunks overlap by one token, so that every token but the very first is predicted exactly once. Without an ``eos_id``
-    no end is taught. A passage of fewer than two tokens gives no sequence.
+    no end is taught. A passage of fewer than two tokens gives no sequence. ``pad_to``: as in `sequences_for`.
     """
+    pad = eos_id if pad_to else None
+    window = window if pad is None else min(window, pad_to)
     _check_window(window)
-    ids = _ended(encode_prompt(fill(templates.line, title=task.title, line=task.text.strip())), eos_id)
+    text = encode_prompt(fill(templates.line, title=task.title, line=task.text.strip()))
+    ids = _ended(text, None if pad_to else eos_id)
     starts = range(0, len(ids) - 1, window - 1)
-    return tuple(_sequence(ids[start : start + window]) for start in starts)
+    chunks = tuple(_sequence(ids[start : start + window]) for start in starts)
+    return chunks if pad is None else padded(chunks, window, pad)
 
 
 def sequences_for(
@@ -195,6 +210,7 @@ def sequences_for(
     limits: EditLimits = PLAIN_LIMITS,
     rules: EditRules = PLAIN_RULES,
     finished: bool = True,
+    pad_to: int = 0,
 ) -> ParsedEdit:
     """Turn the edit ``text`` for ``task`` into training sequences: its lines, then the passage if the rules say so.
 
@@ -215,17 +231,20 @@ def sequences_for(
         limits: how much of the edit is used.
         rules: how it is split, and what is trained on beside its lines.
         finished: False where sampling stopped at the token limit.
+        pad_to: instead of one EOS, `padded` to this many tokens (at most ``window``), and cut there; 0, or no EOS: not.
 
     Raises:
         SettingsError: ``window`` is below 2, or the line template can't be filled. Never because of ``text``.
     """
+    pad = eos_id if pad_to else None
+    window = window if pad is None else min(window, pad_to)
     _check_window(window)
     texts = (text,) if isinstance(text, str) else tuple(text)
     split = _split(texts, limits, rules, task.held_out)
     if reason := _unusable("".join(texts), split, rules, finished):
         return ParsedEdit(split.lines, (), split.truncated, split.dropped, reason, split.held_out)
     most = min(limits.max_line_tokens, window)
-    eos = eos_id if rules.append_eos else None
+    eos = eos_id if rules.append_eos and not pad_to else None
     sequences: list[TrainSequence] = []
     truncated, dropped = 0, split.dropped
     for line, was_cut in zip(split.lines, split.cut, strict=True):
@@ -247,6 +266,8 @@ def sequences_for(
     if rules.include_context:
         passage = passage_sequences(task, encode_prompt=encode_prompt, eos_id=eos, window=window, templates=templates)
         sequences.extend(passage)
+    if pad is not None:
+        sequences = list(padded(sequences, window, pad))
     return ParsedEdit(split.lines, tuple(sequences), truncated, dropped, held_out=split.held_out)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ..errors import SettingsError
+from ..templates import Templates
 from ..types import Completion, TrainSequence, Update
 
 if TYPE_CHECKING:
@@ -105,6 +107,23 @@ class States(Protocol):
     def split(self, values: Tensor) -> list[list[Tensor]]:
         """Something a token, (M, ...), as ``[k][s]``: a tensor for each sequence of each member."""
         ...
+
+
+def encode_asked(engine: Engine, templates: Templates, prompt: str) -> list[int]:
+    """Token ids of a prompt made from these templates: a turn in the model's chat template where they are for turns."""
+    return engine.encode_chat(prompt) if templates.chat else engine.encode_prompt(prompt)
+
+
+def check_chat(engine: Engine, templates: Templates, path: str) -> None:
+    """Refuse templates for turns on a model that knows none.
+
+    Raises:
+        SettingsError: the tokenizer has no chat template.
+    """
+    if templates.chat and engine.encode_chat("a") == engine.encode_prompt("a"):
+        raise SettingsError(
+            f"{path}: its tokenizer has no chat template; take its templates = 'general', or an instruct model"
+        )
 
 
 class Engine(Protocol):

@@ -94,7 +94,7 @@ def collate(sequences: Sequence[TrainSequence], padding: Padding, pad: int) -> d
     for row, sequence in enumerate(sequences):
         n = len(sequence.ids)
         ids[row, :n] = torch.tensor(sequence.ids)
-        mask[row, :n] = 1
+        mask[row, : n - sequence.padding] = 1
         labels[row, :n] = torch.where(torch.tensor(sequence.mask), ids[row, :n], -100)
     labels[:, 0] = -100  # the first token is never predicted
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}

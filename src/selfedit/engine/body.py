@@ -71,7 +71,13 @@ class Body:
         return cast(torch.dtype, self.model.dtype)
 
     def pack(self, sequences_K: Sequence[Sequence[TrainSequence]], echo: bool = False) -> Packed:
-        """Sequences of K members as one batch, with as little padding as this model allows (`packing.pack`)."""
+        """Sequences of K members as one batch, with as little padding as this model allows (`packing.pack`).
+
+        Sequences with padding of their own get a row each: then the model's own mask can hide it. Padding from which no text
+        lies within a sliding window sees nothing; what it then gives is as the model's code has it, and no two agree.
+        """
+        if any(sequence.padding for sequences in sequences_K for sequence in sequences):
+            return pack(sequences_K, None, self.device, echo)
         if self._flat:
             return lay_flat(sequences_K, self.device)
         return pack(sequences_K, self.half_cost, self.device, echo)
@@ -98,6 +104,8 @@ class Body:
             # A mask of this form is handed on as it is: the model makes none of its own.
             made = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)
             hidden = self.hidden(packed.ids, packed.positions, made, blocks=packed.blocks)
+        elif packed.seen is not None:
+            hidden = self.hidden(packed.ids, packed.positions, packed.seen)
         else:
             # Without a mask most models make their own, one for each kind of attention, from where the positions start again.
             mask = self._masks(packed.positions) if self._hand_masks else None

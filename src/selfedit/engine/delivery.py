@@ -27,7 +27,9 @@ def shifts(
     With and without the members, beside the policy in ``shared``; both batches have the same shapes, so what changes nothing
     gives exactly 0.0. Costs two forwards of one short sequence a member, through the code by which members answer.
     """
-    shortest = [min(update.sequences, key=lambda s: len(s.ids)) for update in updates]
+    # Without its padding, unless nothing else is predicted: that may be most of it.
+    texts = [[s.unpadded if s.unpadded.n_targets else s for s in update.sequences] for update in updates]
+    shortest = [min(sequences, key=lambda s: len(s.ids)) for sequences in texts]
     found = [0.0] * len(bank)
 
     def probe(body: Body, members: range) -> Steps:

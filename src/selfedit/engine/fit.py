@@ -59,6 +59,7 @@ def check_sequences(sequences: Sequence[TrainSequence], body: Body) -> str | Non
         rules = (
             (bool(ids), "it is empty"),
             (len(ids) == len(sequence.mask), f"{len(ids)} ids but {len(sequence.mask)} mask entries"),
+            (0 <= sequence.padding < max(1, len(ids)), f"a padding of {sequence.padding} tokens leaves none"),
             (len(ids) <= body.window, f"{len(ids)} tokens are more than the model's window of {body.window}"),
             (all(0 <= t < body.vocabulary for t in ids), f"an id is outside the vocabulary of {body.vocabulary}"),
             (sequence.n_targets > 0, "no target tokens (the first token is never predicted)"),

@@ -26,7 +26,8 @@ class Packed:
     ids, positions: (N, T) int64; where a position is not the one before plus 1, another sequence (or padding) starts, and
     from that the attention masks are made. sources (M) are flat indices into N * T whose hidden state predicts targets (M);
     both in the order of members, then of their sequences as given. counts[k][s] of them belong to sequence s of member k,
-    which lies at the flat index starts[k][s]. Laid flat (N = 1), spans[k] tokens are member k's, and blocks says which of them
+    which lies at the flat index starts[k][s]. seen (N, T) int64 is 0 for tokens that no token sees, None where all are seen.
+    Laid flat (N = 1), spans[k] tokens are member k's, and blocks says which of them
     see each other; else every member has as many.
     """
 
@@ -38,6 +39,7 @@ class Packed:
     starts: list[list[int]]
     spans: list[int] | None = None
     blocks: Blocks | None = None
+    seen: Tensor | None = None
 
     @property
     def member_counts(self) -> list[int]:
@@ -96,6 +98,7 @@ def pack(
     n_rows = per_member * len(bins_K)
     ids = torch.zeros(n_rows, length, dtype=torch.long)
     positions = torch.arange(length).repeat(n_rows, 1)
+    seen = torch.ones_like(ids) if any(s.padding for sequences in sequences_K for s in sequences) else None
     starts: list[list[int]] = []
     for member, (sequences, bins) in enumerate(zip(sequences_K, bins_K, strict=True)):
         start = [0] * len(sequences)
@@ -105,6 +108,8 @@ def pack(
                 end = at + len(sequences[number].ids)
                 ids[row, at:end] = torch.tensor(sequences[number].ids)
                 positions[row, at:end] -= at
+                if seen is not None:
+                    seen[row, end - sequences[number].padding : end] = 0
                 start[number] = row * length + at
                 at = end
             while echo and at < length:
@@ -113,7 +118,8 @@ def pack(
                 positions[row, at:end] -= at
                 at = end
         starts.append(start)
-    return _packed(ids, positions, sequences_K, starts, device)
+    seen = None if seen is None else seen.to(device)
+    return _packed(ids, positions, sequences_K, starts, device, seen=seen)
 
 
 def lay_flat(sequences_K: Sequence[Sequence[TrainSequence]], device: torch.device) -> Packed:
@@ -134,7 +140,7 @@ def _packed(
     sequences_K: Sequence[Sequence[TrainSequence]],
     starts: list[list[int]],
     device: torch.device,
-    **flat: Any,
+    **more: Any,
 ) -> Packed:
     """The batch with what is predicted from where."""
     sources: list[int] = []
@@ -148,4 +154,4 @@ def _packed(
             targets += [sequence.ids[t] for t in wanted]
             counts[-1].append(len(wanted))
     source, target = (torch.tensor(numbers, dtype=torch.long, device=device) for numbers in (sources, targets))
-    return Packed(ids.to(device), positions.to(device), source, target, counts, starts, **flat)
+    return Packed(ids.to(device), positions.to(device), source, target, counts, starts, **more)

@@ -83,7 +83,8 @@ def peft_fit(
             for sequence in sequences:
                 ids = torch.tensor([sequence.ids])
                 labels = torch.where(torch.tensor([sequence.mask]), ids, -100)
-                loss = summed_loss(model(input_ids=ids).logits, labels) / n_targets
+                seen = (torch.arange(ids.shape[1]) < ids.shape[1] - sequence.padding).long()[None]
+                loss = summed_loss(model(input_ids=ids, attention_mask=seen).logits, labels) / n_targets
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += float(loss.detach())
             return total

@@ -1,8 +1,8 @@
 """The ladder: several ways of preparing a model for the same held-out probes, compared on the same tasks, paired.
 
-Every trained rung gets the same number of optimiser steps, from the same seeds task by task. An edit that is unusable or
-diverged leaves the model as it was, so its task keeps the un-edited accuracy; how many did is reported. A task whose answers
-could not be graded has no accuracy, and is left out of the rung.
+Every trained rung gets the same number of optimiser steps (or of epochs: `InnerSettings.epochs`), from the same seeds task by
+task. An edit that is unusable or diverged leaves the model as it was, so its task keeps the un-edited accuracy; how many did is
+reported. A task whose answers could not be graded has no accuracy, and is left out of the rung.
 """
 
 from __future__ import annotations
@@ -190,20 +190,22 @@ class Ladder:
             for task, outcome in zip(tasks, outcomes, strict=True)
         ]
         after = [self.rewarder.after(*row) for row in zip(tasks, outcomes, before, strict=True)]
-        held_out = sum(edit.held_out for edit in parsed)
-        return Rung.of_graded(name, tasks, after, answers, texts, held_out=held_out, **self._cost(outcomes))
+        return Rung.of_graded(name, tasks, after, answers, texts, **self._cost(outcomes, parsed))
 
-    def _cost(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        """Steps, mean trained tokens and failures, as `Rung` has them."""
+    def _cost(self, outcomes: Sequence[Outcome], parsed: Sequence[ParsedEdit]) -> dict[str, Any]:
+        """Steps (of epochs: their mean), mean trained tokens, failures and held-out lines, as `Rung` has them."""
+        steps = [self.settings.inner.steps_for(len(edit.sequences)) for edit in parsed if edit.usable]
         return {
-            "steps": self.settings.inner.steps,
+            "steps": round(sum(steps) / len(steps)) if steps else self.settings.inner.steps,
             "trained_tokens": sum(o.trained_tokens for o in outcomes) / max(1, len(outcomes)),
+            "held_out": sum(edit.held_out for edit in parsed),
             "failed": sum(o.status in ("invalid", "diverged") for o in outcomes),
         }
 
     def _passage(self, name: str, learner: Adapter | None, tasks: list[Task]) -> Rung:
         lr = self._best_lr = self._best_lr or self._passage_lr()
-        self._stage(name, "Training on the raw passage alone, with the same number of steps", len(tasks))
+        counted = "epochs" if self.settings.inner.epochs else "steps"
+        self._stage(name, f"Training on the raw passage alone, with the same number of {counted}", len(tasks))
         parsed = [parse_passage(self.rewarder.engine, self.rewarder.settings, task) for task in tasks]
         return self._tried(name, learner, tasks, parsed, lr)
 
@@ -274,7 +276,9 @@ class Ladder:
             best = max(known, key=lambda o: o.reward or 0.0, default=None)
             after.append(before[task.id] if best is None else self.rewarder.after(task, best, before[task.id]))
             answers.append(untouched[task.id] if best is None else best.answers)
-        self._add(Rung.of_graded("best_of_k", tasks, after, answers, **self._cost(outcomes)))
+        self._add(
+            Rung.of_graded("best_of_k", tasks, after, answers, **self._cost(outcomes, [t.parsed for t in trials]))
+        )
 
     def _perfect(self) -> None:
         """Known-good edits, where the task source has them."""

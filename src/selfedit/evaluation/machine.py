@@ -102,9 +102,12 @@ class _Shape:
         longest = getattr(outline.config.get_text_config(), "max_position_embeddings", None) or edits.max_new_tokens
         sequence = min(int(longest), edits.max_new_tokens)
         both = min(int(longest), 2 * sequence)
+        step = min(inner.batch_size, edits.samples + 1) * sequence
+        if inner.pad_to:
+            step = inner.batch_size * min(int(longest), inner.pad_to)
         load = Load(
             sequence=sequence,
-            step=min(inner.batch_size, edits.samples + 1) * sequence,
+            step=step,
             adapter=adapter_size(outline, settings.targets, inner.rank),
             cohorts=min(COHORTS_PER_CHUNK, torch.get_num_threads()) if device.type == "cpu" else 1,
             banks=COHORTS_PER_CHUNK,

@@ -7,13 +7,15 @@ import time
 from typing import Any
 
 from ..config import Settings
+from ..edits.text import padded
 from ..engine.base import Engine
 from ..rewards.seeds import MOST, edits_tried, most_trials
 from ..types import TrainSequence, Update
 from ..work import COHORTS_PER_CHUNK
 
-# A self-edit on the embedded world: lines of about 20 tokens. Only the estimate rests on it.
-_LINE_TOKENS = 24
+# A self-edit on the embedded world: lines of about 20 tokens; one of SEAL's published round: 8 sequences with the passage
+# (16 179 padded tokens an epoch). Only the estimates rest on it.
+_LINE_TOKENS, _SEQUENCES = 24, 8
 
 
 def plan(settings: Settings, needs: dict[str, Any] | None = None, why: str = "") -> dict[str, Any]:
@@ -52,9 +54,17 @@ def plan(settings: Settings, needs: dict[str, Any] | None = None, why: str = "")
         f"{_seeds(settings)} {training} inner loops",
         f"guards     {settings.rounds + 1} looks x {t.dev} development tasks = {looks} inner loops",
         f"ladder     {', '.join(settings.rungs_to_climb)} = {ladder} inner loops",
-        f"total      {total} inner loops x {i.steps} steps x up to {i.batch_size} sequences, rank {i.rank}",
+        f"total      {total} inner loops x {_length(settings)}, rank {i.rank}",
     ]
     return {"lines": lines, "inner_loops": total, "estimated_seconds": None, **needs}
+
+
+def _length(settings: Settings) -> str:
+    """How long an inner loop is."""
+    i = settings.inner
+    padded = f" padded to {i.pad_to} tokens" if i.pad_to else ""
+    how_long = f"{i.epochs} epochs" if i.epochs else f"{i.steps} steps"
+    return f"{how_long} x up to {i.batch_size} sequences{' a step' if i.epochs else ''}{padded}"
 
 
 def _screened(settings: Settings) -> str:
@@ -103,6 +113,8 @@ def made_up_updates(settings: Settings, engine: Engine, n: int, steps: int) -> l
     inner, rng = settings.inner, random.Random(0)
     lines = [engine.encode("a") * _LINE_TOKENS for _ in range(inner.batch_size)]
     sequences = tuple(TrainSequence(tuple(ids[:_LINE_TOKENS]), (True,) * _LINE_TOKENS) for ids in lines)
+    if inner.pad_to:
+        sequences = padded(sequences, min(engine.window, inner.pad_to), engine.eos_id)
     return [
         Update(sequences, steps, inner.batch_size, inner.lr, inner.rank, inner.alpha, rng.randrange(1 << 31))
         for _ in range(n)
@@ -114,10 +126,11 @@ def measured_seconds(settings: Settings, engine: Engine) -> float:
 
     An estimate: writing edits, answering probes and longer passages come on top, edits shorter than the mean take less.
     """
-    n, steps = COHORTS_PER_CHUNK * settings.of_learner().model.at_once.members, min(settings.inner.steps, 3)
+    whole = settings.inner.steps_for(_SEQUENCES)
+    n, steps = COHORTS_PER_CHUNK * settings.of_learner().model.at_once.members, min(whole, 3)
     updates = made_up_updates(settings, engine, n, steps)
     engine.fit(updates[:1])  # first-use costs
     began = time.perf_counter()
     engine.fit(updates)
-    seconds_per_loop = (time.perf_counter() - began) / n * settings.inner.steps / steps
+    seconds_per_loop = (time.perf_counter() - began) / n * whole / steps
     return round(seconds_per_loop * plan(settings)["inner_loops"], 1)

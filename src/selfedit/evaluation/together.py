@@ -53,7 +53,7 @@ class Together(Ladder):
         groups = [range(start, min(start + size, len(tasks))) for start in range(0, len(tasks), size)]
         untouched = self._unedited(learner, tasks)
         answers: list[tuple[Answer, ...]] = []
-        failed, tokens = sum(not edit.usable for edit in parsed), 0
+        failed, tokens, steps = sum(not edit.usable for edit in parsed), 0, 0
         at_once = self.rewarder.settings.model.at_once.members
         for start in range(0, len(groups), at_once):
             some = groups[start : start + at_once]
@@ -64,11 +64,17 @@ class Together(Ladder):
 
             row = self.work.run.once(f"cpt/{name}/{start}", compute)
             tokens += row["trained_tokens"]
+            steps = max(steps, *(update.steps for update in updates))
             for group, said in zip(some, _ANSWERS_OF_GROUPS.validate_python(row["answers"]), strict=True):
                 answers += said or [untouched[tasks[i].id] for i in group]
                 failed += 0 if said else sum(parsed[i].usable for i in group)
             self.work.run.emit("progress", name=f"ladder/{name}", done=sum(map(len, some)))
-        cost = {"steps": self._steps * size, "trained_tokens": tokens / len(tasks), "failed": failed}
+        cost = {
+            "steps": steps,
+            "held_out": sum(edit.held_out for edit in parsed),
+            "trained_tokens": tokens / len(tasks),
+            "failed": failed,
+        }
         return Rung.of_graded(name, tasks, self._worths(learner, tasks, answers), answers, texts, **cost)
 
     def _passage_lr(self) -> float:
@@ -80,11 +86,6 @@ class Together(Ladder):
         rungs = [self._tried(f"passage-lr-{rate:g}", None, self.dev, parsed, rate) for rate in rates]
         means = [fmean(rung.accuracy) if rung.accuracy else 0.0 for rung in rungs]
         return rates[means.index(max(means))]
-
-    @property
-    def _steps(self) -> int:
-        """Optimiser steps for each passage."""
-        return self.settings.protocol.steps or self.settings.inner.steps
 
     def _trained(
         self, learner: Adapter | None, groups: Sequence[Sequence[Task]], updates: Sequence[Update]
@@ -109,4 +110,11 @@ class Together(Ladder):
         sequences = tuple(chain(*(edit.sequences for edit in edits if edit.usable)))
         seed = sub_seed(self.settings.seed, "cpt", "inner", tasks[0].id)
         update = self.rewarder.update_for(ParsedEdit((), sequences), seed, lr)
-        return replace(update, steps=self._steps * len(tasks))
+        return replace(update, steps=self._steps(len(tasks), len(sequences)))
+
+    def _steps(self, n_passages: int, n_sequences: int) -> int:
+        """Optimiser steps of a group: so many for each passage, or the inner loop's epochs."""
+        asked, inner = self.settings.protocol.steps, self.settings.inner
+        if not asked and inner.epochs:
+            return inner.steps_for(n_sequences)
+        return n_passages * (asked or inner.steps)

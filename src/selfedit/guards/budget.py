@@ -16,7 +16,7 @@ from typing import Any
 
 from ..config import GuardSettings
 from ..edits.text import answer_prompt, gold_text
-from ..engine.base import Adapter, Engine
+from ..engine.base import Adapter, Engine, encode_asked
 from ..templates import Templates
 from ..types import Probe, Task, TrainSequence
 
@@ -64,7 +64,7 @@ def retention(engine: Engine, probes: Sequence[Probe], templates: Templates) -> 
     nowhere = Task("known", "", (), ())
     pairs = [
         (
-            engine.encode_prompt(answer_prompt(nowhere, probe, templates)),
+            encode_asked(engine, templates, answer_prompt(nowhere, probe, templates)),
             [*engine.encode(gold_text(probe, templates)), engine.eos_id],
         )
         for probe in probes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..config import EditSettings, sub_seed
 from ..edits.text import prompt_for
-from ..engine.base import Adapter, Engine
+from ..engine.base import Adapter, Engine, encode_asked
 from ..templates import Templates
 from ..types import Completion, Edit, Task
 
@@ -32,19 +32,29 @@ class TextPolicy:
             return ""
         return f"the prompt with the passage is {len(prompt_ids)} tokens long, over the model's window of {self.engine.window}"
 
+    def _forms(self, index: int, form: str) -> list[str]:
+        """The form of each sample of a task's edit number ``index``: ``form``, or those of the settings in turn."""
+        forms, n = (form,) if form else self.settings.forms, self.settings.samples
+        return [forms[(number if n > 1 else index) % len(forms)] for number in range(n)]
+
     def propose(self, tasks: Sequence[Task], k: int, seed: int, form: str = "") -> list[Edit]:
-        """``k`` self-edits for each task, in the order of the tasks; an edit's seed depends on its task and number alone."""
-        form = form or self.settings.form
+        """``k`` self-edits for each task, in the order of the tasks; an edit's seed depends on its task and number alone.
+
+        ``form``: for all of them, in place of the settings' form or mixture.
+        """
+        forms = [self._forms(index, form) for index in range(k)]
         owners = [(task, index, sub_seed(seed, "edit", task.id, index)) for task in tasks for index in range(k)]
-        samples = range(self.settings.samples)
-        prompts = {task.id: prompt_for(task, form, self.templates) for task in tasks}
-        ids = {task_id: self.engine.encode_prompt(prompt) for task_id, prompt in prompts.items()}
-        problems = {task.id: self._problem(ids[task.id]) for task in tasks}
+        asked = {
+            (task.id, name): prompt_for(task, name, self.templates) for task in tasks for row in forms for name in row
+        }
+        ids = {key: encode_asked(self.engine, self.templates, prompt) for key, prompt in asked.items()}
+        found = {key: self._problem(prompt_ids) for key, prompt_ids in ids.items()}
+        problems = [next((p for name in forms[i] if (p := found[task.id, name])), "") for task, i, _ in owners]
         able = [
-            (ids[task.id], sub_seed(edit_seed, "sample", n) if n else edit_seed)
-            for task, _, edit_seed in owners
-            if not problems[task.id]
-            for n in samples
+            (ids[task.id, name], sub_seed(edit_seed, "sample", n) if n else edit_seed)
+            for (task, index, edit_seed), problem in zip(owners, problems, strict=True)
+            if not problem
+            for n, name in enumerate(forms[index])
         ]
         self.engine.mount(self.adapter)
         written = iter(
@@ -57,22 +67,24 @@ class TextPolicy:
             )
         )
         completions = [
-            [Completion((), (), (), "", False)] if problems[task.id] else [next(written) for _ in samples]
-            for task, _, _ in owners
+            [Completion((), (), (), "", False)] if problem else [next(written) for _ in forms[index]]
+            for (_, index, _), problem in zip(owners, problems, strict=True)
         ]
         return [
             Edit(
                 task_id=task.id,
                 index=index,
-                form=form,
-                prompt=prompts[task.id],
+                form="+".join(dict.fromkeys(forms[index])),
+                prompt=asked[task.id, forms[index][0]],
                 completion=completion,
                 further=tuple(further),
                 temperature=self.settings.temperature,
                 top_p=self.settings.top_p,
                 seed=edit_seed,
                 policy_hash=self.hash,
-                problem=problems[task.id],
+                problem=problem,
             )
-            for (task, index, edit_seed), (completion, *further) in zip(owners, completions, strict=True)
+            for (task, index, edit_seed), problem, (completion, *further) in zip(
+                owners, problems, completions, strict=True
+            )
         ]

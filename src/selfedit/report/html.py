@@ -95,6 +95,14 @@ def _chart(draw: Callable[[Summary, int], Any], summary: Summary, label: str) ->
     return "" if wide is None else figure(svg(wide), svg(narrow), label)
 
 
+def _fairness(summary: Summary) -> str:
+    """What trained rungs have in common."""
+    epochs = summary.get("settings", {}).get("inner", {}).get("epochs", 0)
+    if not epochs:
+        return "Every trained rung gets the same number of optimiser steps."
+    return f"Every trained rung gets {epochs} epochs: more sequences take more steps (here their mean)."
+
+
 def _ladder(summary: Summary) -> str:
     ladder = rows(summary, "ladder")
     if not ladder:
@@ -122,7 +130,7 @@ def _ladder(summary: Summary) -> str:
     said = f" Probes found word for word in the notes: {percent(verbatim)}." if verbatim is not None else ""
     reading = (
         "Accuracy is the mean over tasks of the mean over their probes, asked without the passage (but for the open "
-        "book); bars show it with its 95 % interval. Every trained rung gets the same number of optimiser steps. "
+        f"book); bars show it with its 95 % interval. {_fairness(summary)} "
         "Failed: notes that could not be trained on; their tasks count as untrained. "
         "Ceilings have help that a model alone has not; taken apart: only one half of the RL model, its notes or its "
         f"learning.{said}"

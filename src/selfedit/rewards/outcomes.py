@@ -22,7 +22,7 @@ from ..edits.text import (
     passage_sequences,
     sequences_for,
 )
-from ..engine.base import AdapterBank, Engine, Scored
+from ..engine.base import AdapterBank, Engine, Scored, check_chat, encode_asked
 from ..errors import GraderError, TaskFileError
 from ..templates import Templates
 from ..types import Answer, Outcome, Status, Task, Update
@@ -65,7 +65,7 @@ def parse_edit(
     limits = EditLimits(max_lines=n * edits.max_lines, max_tokens=n * max(4096, 4 * edits.max_new_tokens))
     distinct = n > 1  # samples of one prompt say the same things again
     rules = EditRules(include_context=edits.include_context, distinct=distinct)
-    if settings.preset == "paper":
+    if edits.rules == "seal":
         limits = replace(PAPER_LIMITS, max_lines=n * edits.max_lines, max_tokens=n * PAPER_LIMITS.max_tokens)
         rules = replace(PAPER_RULES, include_context=edits.include_context, distinct=distinct)
     return sequences_for(
@@ -78,6 +78,7 @@ def parse_edit(
         limits=limits,
         rules=rules,
         finished=finished,
+        pad_to=settings.inner.pad_to,
     )
 
 
@@ -89,6 +90,7 @@ def parse_passage(engine: Engine, settings: Settings, task: Task) -> ParsedEdit:
         eos_id=engine.eos_id,
         window=engine.window,
         templates=settings.templates,
+        pad_to=settings.inner.pad_to,
     )
     return ParsedEdit((), sequences, reason="" if sequences else "the passage has fewer than two tokens")
 
@@ -101,6 +103,7 @@ class Rewarder:
         self.engine, self.settings = engine, settings
         self.reward: RewardSettings = settings.reward
         self.templates: Templates = settings.templates
+        check_chat(engine, self.templates, settings.model.path)
         self.grader = make_grader(settings, purse)
         self._reward = Reward(engine, settings)
 
@@ -164,7 +167,7 @@ class Rewarder:
 
     def _fitted(self, prompt: str, gold_tokens: int) -> list[int]:
         """A prompt's ids; of one too long for the window (a long passage in view) the last part, with the question."""
-        ids = self.engine.encode_prompt(prompt)
+        ids = encode_asked(self.engine, self.templates, prompt)
         room = self.engine.window - max(gold_tokens, self.reward.max_answer_tokens)
         return ids if len(ids) <= room else ids[-max(room, 1) :]
 
@@ -217,11 +220,11 @@ class Rewarder:
         return Worth(outcome.reward, before.logprob + outcome.logprob, self.accuracy(task, outcome.answers))
 
     def update_for(self, parsed: ParsedEdit, seed: int, lr: float | None = None) -> Update:
-        """The inner loop's update for a usable edit; every rung gets the same number of steps."""
+        """The inner loop's update for a usable edit; every rung gets the same number of steps, or of epochs."""
         inner: InnerSettings = self.settings.inner
         return Update(
             sequences=parsed.sequences,
-            steps=inner.steps,
+            steps=inner.steps_for(len(parsed.sequences)),
             batch_size=inner.batch_size,
             lr=inner.lr if lr is None else lr,
             rank=inner.rank,

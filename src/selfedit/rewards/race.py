@@ -169,8 +169,18 @@ class EditRunner:
         self._reached = fraction
         if self._first is None:
             self._first = self._enter(range(len(self.trials)), 0)
-        until = max(1, round(fraction * self.rewarder.settings.inner.steps))
-        return self._run(self._first, candidates, until)
+        values: dict[int, float] = {}
+        for until, some in self._by_step(fraction, candidates).items():
+            values |= self._run(self._first, some, until)
+        return values
+
+    def _by_step(self, fraction: float, candidates: Collection[int]) -> dict[int, list[int]]:
+        """The candidates by where that fraction of their steps ends: one place for all, unless steps are counted in epochs."""
+        groups: dict[int, list[int]] = {}
+        for c in candidates:
+            steps = self.rewarder.settings.inner.steps_for(len(self.trials[c].parsed.sequences))
+            groups.setdefault(max(1, round(fraction * steps)), []).append(c)
+        return groups
 
     def repeat(self, candidates: Collection[int], seed: int) -> dict[int, float]:
         """See `Runner`."""

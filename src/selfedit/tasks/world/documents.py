@@ -83,7 +83,7 @@ def writing(rng: random.Random, story: Story, n_edits: int) -> Document:
         text = {"implications": implications, "self_qa": self_qa}.get(form, lambda r, s, _: rewrite(r, s))(
             rng, story, told
         )
-        prompt = getattr(TEMPLATES["world"], form).partition("\n")[2]
+        prompt = TEMPLATES["world"].prompts[form].partition("\n")[2]
         branches.append([(prompt, 0.0), (text, EDIT)])
     return Document(f"Passage: {' '.join(told)}\n", branches)
 

@@ -1,0 +1,106 @@
+"""The published recipe and the clean one: what they set, and that a run trains on it."""
+
+import json
+import sqlite3
+
+import pytest
+
+from selfedit.config import make_settings
+from selfedit.evaluation.experiment import dry_run, load_engine, load_source, run_experiment
+from selfedit.evaluation.machine import Machine
+from selfedit.evaluation.planning import made_up_updates, measured_seconds, plan
+from selfedit.rewards.outcomes import Rewarder, Trial, parse_edit
+from selfedit.rewards.race import EditRunner
+
+TEXT = "Here they are:\n1. Ann is here.\n2. Bo is not.\n3. Cy is old."
+
+
+def test_paper_and_clean_differ_in_the_padding_alone():
+    paper, clean = (make_settings({"preset": preset}) for preset in ("paper", "clean"))
+    assert paper.inner.pad_to == 2048
+    assert clean.model_copy(update={"preset": "paper", "inner": paper.inner}) == paper
+    assert clean.inner.model_copy(update={"pad_to": 2048}) == paper.inner
+    assert (paper.targets, paper.inner.epochs, paper.inner.batch_size) == ("paper", 10, 1)
+    assert (paper.edits.per_task, paper.algorithm.keep, paper.algorithm.rank_by) == (5, 1, ("gain",))
+
+
+def test_a_named_number_of_steps_counts_whatever_the_preset_counts_in():
+    assert make_settings({"preset": "paper", "inner": {"steps": 7}}).inner.steps_for(99) == 7
+    assert make_settings({"preset": "paper"}).inner.steps_for(8) == 80
+    assert make_settings({"inner": {"epochs": 3, "batch_size": 4}}).inner.steps_for(9) == 9
+    assert make_settings({"inner": {"steps": 7, "epochs": 3, "batch_size": 4}}).inner.steps_for(9) == 9
+
+
+@pytest.fixture(scope="module")
+def recipes(fields):
+    """Each preset on the tiny model, in small; a sequence has 40 tokens in the paper's."""
+
+    def recipe(preset: str):
+        inner = {"epochs": 3, "rank": 4, "alpha": 8.0, "seeds": 1} | ({"pad_to": 40} if preset == "paper" else {})
+        sections = {"inner": inner, "edits": {"per_task": 2, "max_new_tokens": 24}, "reward": {"max_answer_tokens": 4}}
+        return fields | sections | {"preset": preset}
+
+    return {preset: recipe(preset) for preset in ("paper", "clean")}
+
+
+def test_a_run_trains_as_many_epochs_on_as_many_tokens_as_the_preset_says(recipes, tmp_path):
+    tokens = {}
+    for preset, fields in recipes.items():
+        settings = make_settings(fields)
+        engine, tasks = load_engine(settings), {task.id: task for task in load_source(settings).draw(1)}
+        summary = run_experiment(settings, tmp_path / preset)
+        with sqlite3.connect(tmp_path / preset / "journal.db") as db:
+            read = dict(db.execute("select key, data from chunks where key like 'round-1/%'"))
+        edits = {f"{e['task_id']}#{e['index']}": e for e in json.loads(read["round-1/propose/0"])["edits"]}
+        for outcome in json.loads(read["round-1/apply/0"])["outcomes"]:
+            edit = edits[outcome["edit_id"]]
+            parsed = parse_edit(engine, settings, tasks[edit["task_id"]], edit["text"])
+            once = sum(len(sequence.ids) for sequence in parsed.sequences)
+            assert outcome["trained_tokens"] == 3 * once
+            assert preset != "paper" or once == 40 * len(parsed.sequences)
+        tokens[preset] = [row["trained_tokens"] for row in summary["ladder"] if row["rung"] == "passage_only"]
+        steps = {row["rung"]: row["steps"] for row in summary["ladder"]}
+        assert steps["passage_only"] < steps["base_edits"]  # fewer sequences
+        assert "Every trained rung gets 3 epochs" in (tmp_path / preset / "report.html").read_text()
+    assert tokens["paper"] > tokens["clean"]
+
+
+def test_a_race_by_epochs_ends_where_the_whole_training_does(recipes):
+    settings = make_settings(recipes["clean"])
+    engine, tasks = load_engine(settings), load_source(settings).draw(1)
+    rewarder = Rewarder(engine, settings)
+    texts = [TEXT, "Ann is here."]
+    trials = [Trial(f"#{i}", tasks[0], parse_edit(engine, settings, tasks[0], text), i) for i, text in enumerate(texts)]
+    updates = [rewarder.update_for(trial.parsed, trial.seed) for trial in trials]
+    assert [update.steps for update in updates] == [
+        12,
+        6,
+    ]  # three epochs of 4 and of 2 sequences, the passage among them
+    bank = engine.fit(updates)
+    whole = rewarder.likelihoods(bank, {0: tasks[0], 1: tasks[0]})
+    runner = EditRunner(rewarder, trials)
+    half = runner.advance(0.5, [0, 1])
+    assert half != pytest.approx(whole, abs=1e-6)
+    assert [len(losses) for losses in runner._first.training.bank.losses] == [6, 3]
+    assert runner.advance(1, [0, 1]) == pytest.approx(whole, abs=1e-5)
+
+
+class _Eos:
+    window, eos_id = 512, 2
+
+    def encode(self, text):
+        return [5]
+
+
+def test_a_plan_counts_epochs_and_padding(recipes, monkeypatch):
+    total = plan(make_settings(recipes["paper"]))["lines"][-1]
+    assert "3 epochs x up to 1 sequences a step padded to 40 tokens" in total
+    assert "2 steps" in plan(make_settings({"inner": {"steps": 2}}))["lines"][-1]
+    settings = make_settings(recipes["paper"])
+    (one,) = made_up_updates(settings, _Eos(), 1, 1)
+    assert [len(sequence.ids) for sequence in one.sequences] == [40]
+    assert measured_seconds(settings, load_engine(settings)) > 0
+    assert dry_run(settings)["memory"]["step_tokens"] == 40
+    wide = make_settings(recipes["paper"] | {"inner": recipes["paper"]["inner"] | {"pad_to": 10**6}})
+    window = load_engine(wide).window
+    assert Machine(wide).needs()["step_tokens"] == window
