@@ -30,6 +30,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from ..report.arms import arms_table, streams_headline
 from ..report.table import ladder_table, mark, paired_table, verdict_text
 from ..report.words import (
     count,
@@ -302,7 +303,10 @@ def show_result(console: Console, summary: Mapping[str, Any], directory: object 
     """The end of a run: the ladder, the outcome in a sentence, the caveats, and where the report is."""
     console.print()
     console.print(ladder_table(summary))
-    outcome = headline(summary)
+    if summary.get("arms"):
+        console.print()
+        console.print(arms_table(summary))
+    outcome = streams_headline(summary) or headline(summary)
     if outcome:
         console.print()
         console.print(Text(outcome, style="bold"))

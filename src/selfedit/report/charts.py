@@ -69,9 +69,9 @@ def ladder_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
     colour = alt.Color(
         "group:N",
         scale=alt.Scale(domain=groups, range=[_COLOURS[group] for group in groups]),
-        legend=_legend(2 if narrow else 4, "square"),
+        legend=legend(2 if narrow else 4, "square"),
     )
-    x = alt.X("accuracy:Q", scale=alt.Scale(domain=[0, 1]), axis=_percent_axis("Probes answered right"))
+    x = alt.X("accuracy:Q", scale=alt.Scale(domain=[0, 1]), axis=percent_axis("Probes answered right"))
     layers = [
         data.mark_bar(height=13, yOffset=7 if narrow else 0).encode(y=y, x=x, color=colour),
         data.mark_rule(strokeWidth=1.5, color="currentColor", yOffset=7 if narrow else 0).encode(
@@ -84,7 +84,7 @@ def ladder_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
     if narrow:
         layers.append(data.mark_text(align="left", dy=-9).encode(y=y, x=alt.datum(0), text="label:N"))
     plot = width - 40 if narrow else width - 290
-    return _styled(alt.layer(*layers).properties(width=plot, height=alt.Step(38 if narrow else 26)))
+    return styled(alt.layer(*layers).properties(width=plot, height=alt.Step(38 if narrow else 26)))
 
 
 def rounds_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
@@ -107,7 +107,7 @@ def rounds_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
     ]
     if not panels:
         return None
-    return _styled(alt.vconcat(*panels) if width < 450 else alt.hconcat(*panels, spacing=40))
+    return styled(alt.vconcat(*panels) if width < 450 else alt.hconcat(*panels, spacing=40))
 
 
 def _round_panel(values: list[dict[str, Any]], title: str, colour: str, width: int) -> alt.Chart:
@@ -153,8 +153,8 @@ def styles_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
         rule.encode(y=y, x="from:Q", x2="to:Q"),
         dots.encode(
             y=y,
-            x=alt.X("share:Q", axis=_percent_axis("Share of the lines it writes"), scale=alt.Scale(domainMin=0)),
-            color=alt.Color("round:N", scale=alt.Scale(domain=names, range=ramp), legend=_legend(2 if narrow else 4)),
+            x=alt.X("share:Q", axis=percent_axis("Share of the lines it writes"), scale=alt.Scale(domainMin=0)),
+            color=alt.Color("round:N", scale=alt.Scale(domain=names, range=ramp), legend=legend(2 if narrow else 4)),
             shape=alt.Shape("round:N", scale=alt.Scale(domain=names, range=shapes), legend=None),
             size=alt.condition(f"datum.round == {names[-1]!r}", alt.value(110), alt.value(60)),
         ),
@@ -163,7 +163,7 @@ def styles_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
         labels = alt.Chart(alt.InlineData(values=spans)).mark_text(align="left", dy=-15)
         layers.append(labels.encode(y=y, x=alt.datum(0), text="style:N"))
     plot = width - 40 if narrow else width - 290
-    return _styled(alt.layer(*layers).properties(width=plot, height=alt.Step(36 if narrow else 24)))
+    return styled(alt.layer(*layers).properties(width=plot, height=alt.Step(36 if narrow else 24)))
 
 
 def kinds_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
@@ -190,15 +190,15 @@ def kinds_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
     )
     narrow = width < 450
     chart = alt.Chart(alt.InlineData(values=values)).mark_bar()
-    return _styled(
+    return styled(
         chart.encode(
             y=alt.Y("kind:N", sort=kinds, title=None, axis=_name_axis(125)),
             yOffset=alt.YOffset("rung:N", sort=rungs),
-            x=alt.X("accuracy:Q", scale=alt.Scale(domain=[0, 1]), axis=_percent_axis("Probes answered right")),
+            x=alt.X("accuracy:Q", scale=alt.Scale(domain=[0, 1]), axis=percent_axis("Probes answered right")),
             color=alt.Color(
                 "rung:N",
                 scale=alt.Scale(domain=rungs, range=[palette[rung] for rung in rungs]),
-                legend=_legend(1 if narrow else 3, "square"),
+                legend=legend(1 if narrow else 3, "square"),
             ),
         ).properties(width=width - 175, height=alt.Step(11))
     )
@@ -254,17 +254,19 @@ def _name_axis(extent: int) -> alt.Axis:
     return alt.Axis(labelLimit=240, labelPadding=8, ticks=False, domain=False, minExtent=extent)
 
 
-def _legend(columns: int, symbol: str = "circle") -> alt.Legend:
+def legend(columns: int, symbol: str = "circle") -> alt.Legend:
+    """A legend above the chart."""
     return alt.Legend(title=None, orient="top", columns=columns, columnPadding=28, labelLimit=280, symbolType=symbol)
 
 
-def _percent_axis(title: str) -> alt.Axis:
+def percent_axis(title: str) -> alt.Axis:
+    """An axis of shares."""
     return alt.Axis(
         format=".0%", title=title, tickCount=5, ticks=False, domain=False, labelFlush=False, labelOverlap=True
     )
 
 
-def _styled(chart: Any) -> Any:
+def styled(chart: Any) -> Any:
     """The look every chart shares; transparent, so that the page shows through."""
     text = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFont": _FONT, "titleFont": _FONT}
     return (

@@ -14,9 +14,11 @@ from typing import Any
 
 from ..config import differing_fields, make_settings
 from ..errors import DiskError, SettingsError
+from .arms import streams_headline
 from .charts import NARROW, WIDE, kinds_chart, ladder_chart, rounds_chart, styles_chart, svg
 from .example import examples_html
 from .markup import STYLE, figure, paragraph, section, table, text
+from .streams import streams_html
 from .table import ROUNDS_LEGEND, round_name, verdict_text
 from .words import (
     Row,
@@ -44,6 +46,14 @@ _ABOUT = (
     "notes, and was then asked questions without the passage; every change of its weights was reverted before the next "
     "passage. Reinforcement learning rewarded the notes that made it answer better, and the ladder below compares ways "
     "of preparing the model on the same held-out passages."
+)
+_TOGETHER = (
+    "notes, those of many passages at once, and was then asked questions about all of them without the passages. The ladder "
+    "below compares ways of preparing the model on the same held-out passages."
+)
+_STREAM = (
+    "notes, one passage after another, and was asked questions about all passages so far without the passages. Ways of taking "
+    "the stream in are compared by what is still known of the earlier passages at its end, and of what was known before it."
 )
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -75,10 +85,11 @@ def report_html(summary: Summary) -> str:
             f"<title>{text(title)}</title>",
             f"<style>{STYLE}</style></head><body>",
             f"<header><h1>{text(title)}</h1>",
-            paragraph((_TWO if (summary.get("settings") or {}).get("learner") else _ONE) + _ABOUT),
-            paragraph(headline(summary), "lead"),
+            paragraph(_about(summary)),
+            paragraph(streams_headline(summary) or headline(summary), "lead"),
             "".join(paragraph(note, "note") for note in summary.get("notes") or []),
             "</header><main>",
+            streams_html(summary),
             _ladder(summary),
             _writing(summary),
             _rounds(summary),
@@ -88,6 +99,16 @@ def report_html(summary: Summary) -> str:
         )
         if part
     )
+
+
+def _about(summary: Summary) -> str:
+    """What was done, in a few sentences, by the protocol."""
+    settings = summary.get("settings") or {}
+    told = _TWO if settings.get("learner") else _ONE
+    protocol = (settings.get("protocol") or {}).get("name")
+    if protocol in ("continual", "stream"):
+        return told + _STREAM
+    return told + (_TOGETHER if protocol == "cpt" else _ABOUT)
 
 
 def _chart(draw: Callable[[Summary, int], Any], summary: Summary, label: str) -> str:
