@@ -9,7 +9,7 @@ from selfedit.errors import SettingsError
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"rounds": 0}, "rounds"),
+        ({"rounds": -1}, "rounds"),
         ({"edits": {"per_task": 0}}, "edits.per_task"),
         ({"inner": {"lr": float("nan")}}, "inner.lr"),
         ({"inner": {"lr": -1}}, "inner.lr"),

@@ -75,23 +75,6 @@ def test_own_texts_are_used_and_hashed(tmp_path):
     assert settings.model_copy(update={"learner": settings.model}).of_learner().templates == settings.templates
 
 
-def test_settings_from_before_have_the_hash_and_the_dump_they_had():
-    """What came later is in a dump only where it is used, or a preset's: a directory of before goes on."""
-    plain = make_settings({})
-    assert not {"templates", "rules"} & set(plain.fields()["edits"])
-    assert not {"epochs", "pad_to"} & set(plain.fields()["inner"])
-    assert (
-        plain.sha256() == make_settings({"edits": {"rules": "plain", "templates": {}}, "inner": {"epochs": 0}}).sha256()
-    )
-    assert plain.sha256() != make_settings({"inner": {"epochs": 1}}).sha256()
-    undone = make_settings({"preset": "paper", "edits": {"rules": "plain"}, "inner": {"epochs": 0, "pad_to": 0}})
-    assert make_settings(undone.fields()) == undone
-    assert (
-        len({undone.sha256(), make_settings({"preset": "paper"}).sha256(), make_settings({"preset": "clean"}).sha256()})
-        == 3
-    )
-
-
 def written(fields, form, k=4, **edits):
     settings = make_settings(fields | {"edits": fields["edits"] | {"form": form, **edits}})
     engine, tasks = load_engine(settings), load_source(settings).draw(1)

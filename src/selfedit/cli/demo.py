@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 
 def demo(
     *,
     out: Path | None = None,
     seed: int = 0,
-    rounds: int | None = None,
+    rounds: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
 ) -> None:
     """Watch a tiny model teach itself, on this machine, with nothing to download.

@@ -70,10 +70,6 @@ __all__ = [
 ]
 
 
-# Fields that came after others had run. Where they are as if there were none, dumps leave them out: those runs can go on.
-_LATER = {"edits": ("templates", "rules"), "inner": ("epochs", "pad_to")}
-
-
 class Settings(Section):
     """Everything that decides a run's numbers."""
 
@@ -169,17 +165,8 @@ class Settings(Section):
         return self.model_copy(update={"model": self.model.model_copy(update=values)})
 
     def fields(self) -> dict[str, Any]:
-        """Every setting as JSON (and TOML) has it; a section that is not there is left out, as are unused `_LATER` fields."""
-        return self.model_dump(mode="json", exclude=self._unused(), exclude_none=True)
-
-    def _unused(self) -> dict[str, Any]:
-        """The `_LATER` fields that have their defaults, and would have them again from this preset without being named."""
-        unused: dict[str, Any] = {}
-        for name, later in _LATER.items():
-            section, preset = getattr(self, name), PRESETS.get(self.preset, {}).get(name, {})
-            defaults = {field: type(section).model_fields[field].default for field in later if field not in preset}
-            unused[name] = {field for field, default in defaults.items() if getattr(section, field) == default}
-        return unused
+        """Every setting as JSON (and TOML) has it; a section that is not there is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     def sha256(self) -> str:
         """Hash of the settings; the same hash means the same plan.
@@ -188,7 +175,7 @@ class Settings(Section):
         without how a judge is reached.
         """
         planning = set(PLANNING_FIELDS)
-        without = {"model": planning, "learner": planning, "reward": {"judge": set(REACHING_FIELDS)}, **self._unused()}
+        without: Any = {"model": planning, "learner": planning, "reward": {"judge": set(REACHING_FIELDS)}}
         fields = self.model_dump_json(exclude=without, exclude_none=True)
         return hashlib.sha256(fields.encode()).hexdigest()
 

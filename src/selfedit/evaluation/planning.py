@@ -26,37 +26,82 @@ def plan(settings: Settings, needs: dict[str, Any] | None = None, why: str = "")
     needs = needs or {"memory": None}
     t, e, i = settings.tasks, settings.edits, settings.inner
     training = settings.rounds * most_trials(settings, edits_tried(settings, t.per_round))
-    looks = (settings.rounds + 1) * t.dev
-    rungs = set(settings.rungs_to_climb)
-    whole = {
-        "passage_only",
-        "base_edits",
-        "base_self_qa",
-        "perfect_edits",
-    }
-    fewer = min(t.evaluation, settings.ladder.middle_tasks)
-    ladder = len(rungs & whole) * t.evaluation
-    ladder += len(rungs & {"rl_edits_base_learner", "passage_only_rl_learner"}) * fewer
-    if "rounds" in rungs:
-        ladder += t.evaluation + (settings.rounds - 1) * fewer
-    if "best_of_k" in rungs:
-        ladder += min(t.evaluation, settings.ladder.oracle_tasks) * e.per_task
-    if rungs & {"passage_only", "passage_only_rl_learner"} and len(settings.ladder.passage_lr_factors) > 1:
-        ladder += len(settings.ladder.passage_lr_factors) * t.dev
+    looks = (settings.rounds + 1) * t.dev if settings.rounds else 0
+    ladder, asked = _tested(settings)
     samples = f" of {e.samples} samples" if e.samples > 1 else ""
     total, learner = training + looks + ladder, settings.learner
     lines = [
         f"model      {settings.model.path} ({why or settings.model.dtype})",
         *_memory_lines(needs["memory"]),
         *([f"learner    {learner.path}", *_memory_lines(needs.get("learner_memory"))] if learner else []),
-        f"tasks      {t.source}; ladder on {t.evaluation} held-out tasks of split {t.split}",
-        f"training   {settings.rounds} rounds x {t.per_round} tasks x {e.per_task} edits{samples}{_screened(settings)} x "
-        f"{_seeds(settings)} {training} inner loops",
-        f"guards     {settings.rounds + 1} looks x {t.dev} development tasks = {looks} inner loops",
-        f"ladder     {', '.join(settings.rungs_to_climb)} = {ladder} inner loops",
+        f"tasks      {t.source}; tested on {_held_out(settings)} held-out tasks of split {t.split}",
+        *_training_lines(settings, training, looks, samples),
+        asked,
         f"total      {total} inner loops x {_length(settings)}, rank {i.rank}",
     ]
     return {"lines": lines, "inner_loops": total, "estimated_seconds": None, **needs}
+
+
+def _held_out(settings: Settings) -> int:
+    protocol = settings.protocol
+    return settings.tasks.evaluation if protocol.name == "single" else protocol.n_tasks
+
+
+def _training_lines(settings: Settings, training: int, looks: int, samples: str) -> list[str]:
+    """The rounds and the guards' looks; where the policy comes from, if not from here."""
+    t, e = settings.tasks, settings.edits
+    if not settings.rounds:
+        return [f"policy     {settings.protocol.policy or 'the base: there are no rounds'}"]
+    return [
+        f"training   {settings.rounds} rounds x {t.per_round} tasks x {e.per_task} edits{samples}{_screened(settings)} x "
+        f"{_seeds(settings)} {training} inner loops",
+        f"guards     {settings.rounds + 1} looks x {t.dev} development tasks = {looks} inner loops",
+    ]
+
+
+def _tested(settings: Settings) -> tuple[int, str]:
+    """How many inner loops the protocol takes, about as long as one edit's each, and a line that says so."""
+    protocol, n = settings.protocol, settings.protocol.n_tasks
+    if protocol.name == "single":
+        loops = _ladder_loops(settings)
+        return loops, f"ladder     {', '.join(settings.rungs_to_climb)} = {loops} inner loops"
+    if protocol.name == "cpt":
+        rungs = [
+            r for r in settings.rungs_to_climb if r in ("passage_only", "base_edits", "base_self_qa", "perfect_edits")
+        ]
+        after = (
+            max(1, settings.rounds)
+            if "rounds" in settings.rungs_to_climb and (settings.rounds or protocol.policy)
+            else 0
+        )
+        loops = round((len(rungs) + after) * n * (protocol.steps or settings.inner.steps) / settings.inner.steps)
+        many = f"{len(rungs) + after} rungs x {protocol.groups} group(s) of {protocol.passages} passages, one adapter a group"
+        return loops, f"cpt        {many} = as many steps as {loops} inner loops"
+    loops, told = n, []
+    for name, arm in protocol.arms.items():
+        passages = protocol.passages * min(arm.groups or protocol.groups, protocol.groups)
+        loops += round(passages * (1 + arm.replay + arm.rehearsal))
+        told.append(f"{name} {passages}")
+    return (
+        loops,
+        f"{protocol.name:<10} passages: {', '.join(told)}, and each alone = as many steps as {loops} inner loops",
+    )
+
+
+def _ladder_loops(settings: Settings) -> int:
+    """Inner loops of the ladder."""
+    t, rungs = settings.tasks, set(settings.rungs_to_climb)
+    whole = {"passage_only", "base_edits", "base_self_qa", "perfect_edits"}
+    fewer = min(t.evaluation, settings.ladder.middle_tasks)
+    loops = len(rungs & whole) * t.evaluation
+    loops += len(rungs & {"rl_edits_base_learner", "passage_only_rl_learner"}) * fewer
+    if "rounds" in rungs and settings.rounds:
+        loops += t.evaluation + (settings.rounds - 1) * fewer
+    if "best_of_k" in rungs:
+        loops += min(t.evaluation, settings.ladder.oracle_tasks) * settings.edits.per_task
+    if rungs & {"passage_only", "passage_only_rl_learner"} and len(settings.ladder.passage_lr_factors) > 1:
+        loops += len(settings.ladder.passage_lr_factors) * t.dev
+    return loops
 
 
 def _length(settings: Settings) -> str:
