@@ -19,7 +19,7 @@ from ..errors import SettingsError
 from ..templates import TEMPLATES, Templates
 from .learning import ALGORITHMS, AlgorithmSettings, GradientSettings
 from .presets import PRESETS
-from .protocols import ArmSettings, GateSettings, ProtocolName, ProtocolSettings
+from .protocols import ArmSettings, ConsolidationSettings, GateSettings, ProtocolName, ProtocolSettings
 from .rewards import REACHING_FIELDS, JudgeSettings, RewardSettings
 from .sections import (
     ALL_RUNGS,
@@ -47,6 +47,7 @@ __all__ = [
     "AlgorithmSettings",
     "ArmSettings",
     "AtOnce",
+    "ConsolidationSettings",
     "EditSettings",
     "Form",
     "GateSettings",

@@ -32,6 +32,15 @@ class GateSettings(Section):
     anchors: int = Field(24, ge=1, description="passages, of no stream, that KL is measured on")
 
 
+class ConsolidationSettings(Section):
+    """How lessons are made: questions that the policy writes about a passage, answered by the model that learned its edit."""
+
+    samples: int = Field(2, ge=1, description="texts of question-answer pairs that the policy writes for a passage")
+    votes: int = Field(8, ge=1, description="answers sampled for each question, without the passage")
+    least_share: float = Field(0.6, gt=0, le=1, description="share of the votes that an answer needs")
+    temperature: float = Field(1.0, gt=0, description="at which answers are sampled")
+
+
 class ArmSettings(Section):
     """One way of taking in a stream; the defaults are SEAL's: train on an edit, merge, go on."""
 
@@ -64,14 +73,21 @@ class ArmSettings(Section):
     )
     rank: int = Field(0, ge=0, description="rank of an edit; 0: inner.rank")
     keep: float = Field(0.2, gt=0, le=1, description="ties: largest share of each edit's change")
+    consolidate: int = Field(
+        0,
+        ge=0,
+        description="after so many passages one adapter is trained anew on all that the edited models answered consistently "
+        "([protocol.consolidation]), and takes the place of the edits; 0: never",
+    )
     gate: bool = Field(False, description="merge what [protocol.gate] lets through")
     groups: int = Field(0, ge=0, description="of the protocol's groups the first so many; 0: all")
 
     @model_validator(mode="after")
     def _consistent(self) -> ArmSettings:
-        if self.merge != "sum" and (self.replay or self.rehearsal or self.orthogonal or self.gate):
+        if self.merge != "sum" and any((self.replay, self.rehearsal, self.orthogonal, self.gate, self.consolidate)):
             raise ValueError(
-                f"merge = {self.merge!r} trains every edit by itself: replay, rehearsal, orthogonal and gate need merge = 'sum'"
+                f"merge = {self.merge!r} trains every edit by itself: replay, rehearsal, orthogonal, gate and consolidate need "
+                "merge = 'sum'"
             )
         return self
 
@@ -99,6 +115,7 @@ class ProtocolSettings(Section):
         default_factory=lambda: {"plain": ArmSettings()}, description="continual and stream: ways of taking it in"
     )
     gate: GateSettings = GateSettings()
+    consolidation: ConsolidationSettings = ConsolidationSettings()
     general: int = Field(
         100, ge=1, description="questions that the base answers by heart, asked before and after a stream"
     )

@@ -16,6 +16,7 @@ from ..config import ArmSettings, sub_seed
 from ..edits.text import ParsedEdit
 from ..engine.base import Adapter, AdapterBank
 from ..guards.gate import Decision, decide
+from ..memory.consolidation import Lesson, ask, export, questions_for
 from ..memory.routing import Router
 from ..rewards.outcomes import parse_edit, parse_passage, wasted
 from ..run import replace_directory
@@ -46,12 +47,14 @@ class Taken:
 
     ``immediate[t]``: passage t right after its own edit. ``looks[n]``: passages 0 to n - 1 after n edits; the last is after
     all. ``general``: closed-book accuracy before and after. ``decisions[t]``: what became of edit t.
+    ``lessons``: what edited models answered consistently, if the arm consolidates.
     """
 
     immediate: list[float | None]
     looks: dict[int, list[float | None]]
     general: list[float | None]
     decisions: list[Row]
+    lessons: list[Row]
 
     @property
     def retained(self) -> list[float | None]:
@@ -75,17 +78,24 @@ class Stream:
         self.work, self.around, self.tasks, self.arm, self.key = work, around, list(tasks), arm, key
         self.engine, self.rewarder = work.rewarder.engine, work.rewarder
         self.learner = work.beside_learner(around.policy)
-        self.directory = work.run.directory / "streams" / key.replace("/", "-")
+        self.name = key.replace("/", "-")
+        self.directory = work.run.directory / "streams" / self.name
+        self.lessons: list[Lesson] = []
 
     def take_in(self, every: int) -> Taken:
         """The whole stream, with a look at all passages so far after ``every`` edits and at the end."""
         row = self.work.run.once(f"{self.key}/taken", lambda: vars(self._taken(every)))
+        if row["lessons"]:
+            export(
+                [Lesson(**lesson) for lesson in row["lessons"]],
+                self.work.run.directory / "lessons" / f"{self.name}.jsonl",
+            )
         shutil.rmtree(self.directory, ignore_errors=True)  # the journal has all that is told of it
         looks = {int(n): look for n, look in row["looks"].items()}
-        return Taken(row["immediate"], looks, row["general"], row["decisions"])
+        return Taken(row["immediate"], looks, row["general"], row["decisions"], row["lessons"])
 
     def _taken(self, every: int) -> Taken:
-        taken = Taken([], {}, [self._general("before", _State())], [])
+        taken = Taken([], {}, [self._general("before", _State())], [], [])
         state = _State()
         for n, (decision, state) in enumerate(self._summed() if self.arm.merge == "sum" else self._apart(), start=1):
             look = n % every == 0 or n == len(self.tasks)
@@ -96,6 +106,7 @@ class Stream:
                 taken.looks[n] = found
             self.work.run.emit("progress", name=self.key, done=1)
         taken.general.append(self._general("after", state))
+        taken.lessons.extend(vars(lesson) for lesson in self.lessons)
         return taken
 
     def _summed(self) -> Iterator[tuple[Row, _State]]:
@@ -118,7 +129,49 @@ class Stream:
                 adapter = self.engine.load_adapter(self.directory / str(t))
                 state = _State(self._sum(state.adapter, adapter, decision["scale"]))
                 earlier.append(adapter)
+            if self.arm.consolidate:
+                state = self._consolidated(t, decision, state)
             yield decision, state
+
+    def _consolidated(self, t: int, decision: Row, state: _State) -> _State:
+        """Lessons of passage t; where it is time, a fresh adapter that learned all lessons in place of the edits."""
+        task, how = self.tasks[t], self.work.settings.protocol.consolidation
+        key = f"{self.key}/{t}/questions"
+        questions = questions_for(self.work, key, task, self.around.policy, how.samples) if decision["scale"] else []
+        source = (f"{task.id}#0", str(decision.get("adapter_sha256")))
+
+        def asked() -> Row:
+            found = (
+                ask(self.work, task, questions, self._beside(state), source, how, self._seed(t)) if questions else []
+            )
+            return {"lessons": [vars(lesson) for lesson in found]}
+
+        self.lessons += [Lesson(**row) for row in self.work.run.once(f"{self.key}/{t}/lessons", asked)["lessons"]]
+        if (t + 1) % self.arm.consolidate:
+            return state
+        sha256 = self.work.run.once(f"{self.key}/{t}/consolidate", lambda: self._learn_lessons(t))["adapter_sha256"]
+        return _State(self.engine.load_adapter(self.directory / f"base-{t}")) if sha256 else state
+
+    def _learn_lessons(self, t: int) -> Row:
+        """One adapter trained on the lessons of all passages so far, with as many steps as they had."""
+        by_task: dict[str, list[str]] = {}
+        for lesson in self.lessons:
+            by_task.setdefault(lesson.task_id, []).append(lesson.line)
+        parsed = [
+            parse_edit(self.engine, self.rewarder.settings, task, "\n".join(by_task[task.id]))
+            for task in self.tasks[: t + 1]
+            if task.id in by_task
+        ]
+        sequences = tuple(sequence for edit in parsed for sequence in edit.sequences)
+        update = self.rewarder.update_for(ParsedEdit((), sequences), sub_seed(self._seed(t), "consolidate"))
+        update = self._mixed(replace(update, steps=update.steps * len(parsed)), [])
+        adapter, row = self._trained(
+            {t: (ParsedEdit((), sequences, reason="" if sequences else "no lesson"), update)}, _State()
+        )[t]
+        if adapter is None:
+            return row | {"adapter_sha256": ""}
+        replace_directory(self.directory / f"base-{t}", adapter.save)
+        return row | {"adapter_sha256": adapter.sha256}
 
     def _apart(self) -> Iterator[tuple[Row, _State]]:
         """Every edit learned by itself, beside the policy; then all so far as one adapter, or each for its own questions."""

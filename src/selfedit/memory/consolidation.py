@@ -1,0 +1,109 @@
+"""Consolidation: what edited models say consistently becomes training data for a new base.
+
+After a passage is learned, its questions (the policy's own, from the passage) are asked of the edited model several times,
+without the passage. The answer that most samples give, if enough do, becomes a lesson: a line of training data that says where
+it comes from. Every so many passages a fresh adapter is trained on all lessons, and takes the place of the edits (SEAL, appendix
+on synthetic data for pretraining; self-consistency: Wang et al. 2022, arXiv 2203.11171).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..config import ConsolidationSettings, sub_seed
+from ..edits.pairs import question_and_answer
+from ..edits.text import answer_prompt, edit_lines
+from ..engine.base import Adapter, encode_asked
+from ..rewards.graders import normalise
+from ..run import write_atomically
+from ..types import Probe, Task
+from ..work import Work
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One question with the answer that the edited model gives most often, and where both come from.
+
+    ``vote_share``: of ``votes`` sampled answers. ``edit_id`` and ``adapter_sha256``: the edit that the model had learned last.
+    """
+
+    question: str
+    answer: str
+    vote_share: float
+    votes: int
+    task_id: str
+    context_sha256: str
+    edit_id: str
+    adapter_sha256: str
+    seed: int
+
+    @property
+    def line(self) -> str:
+        """The lesson as an edit would say it."""
+        return f"Question: {self.question} Answer: {self.answer}"
+
+
+def ask(
+    work: Work,
+    task: Task,
+    questions: Sequence[str],
+    edited: Adapter | None,
+    source: tuple[str, str],
+    how: ConsolidationSettings,
+    seed: int,
+) -> list[Lesson]:
+    """What the edited model (``edited`` is mounted) answers consistently; ``source``: the edit's id and its adapter's hash."""
+    engine, rewarder = work.rewarder.engine, work.rewarder
+    prompts = [
+        encode_asked(engine, rewarder.templates, answer_prompt(task, Probe(question, ""), rewarder.templates))
+        for question in questions
+    ]
+    seeds = [sub_seed(seed, "vote", i, n) for i in range(len(prompts)) for n in range(how.votes)]
+    engine.mount(edited)
+    said = engine.sample(
+        [prompt for prompt in prompts for _ in range(how.votes)],
+        seeds,
+        max_new_tokens=rewarder.reward.max_answer_tokens,
+        temperature=how.temperature,
+        top_p=1.0,
+    )
+    context = hashlib.sha256(task.text.encode()).hexdigest()
+    lessons = []
+    for i, question in enumerate(questions):
+        answers = [
+            completion.text.strip() for completion in said[i * how.votes : (i + 1) * how.votes] if completion.finished
+        ]
+        answer, share = majority(answers, how.votes)
+        if answer and share >= how.least_share:
+            lessons.append(Lesson(question, answer, share, how.votes, task.id, context, *source, seed))
+    return lessons
+
+
+def majority(answers: Sequence[str], votes: int) -> tuple[str, float]:
+    """The answer that is given most often (as it was first put) and its share of ``votes``; empty where nothing was said.
+
+    Answers are the same where their words are: case, articles and punctuation say nothing.
+    """
+    counts = Counter(key for answer in answers if (key := normalise(answer)))
+    if not counts:
+        return "", 0.0
+    key, n = counts.most_common(1)[0]
+    return next(" ".join(answer.split()) for answer in answers if normalise(answer) == key), n / votes
+
+
+def questions_for(work: Work, key: str, task: Task, writer: Adapter | None, samples: int) -> list[str]:
+    """Different questions about a passage, that ``writer`` writes with the prompt for question-answer pairs."""
+    edits = work.edits(key, writer, [task], samples, "self_qa")
+    pairs = [question_and_answer(line) for edit in edits for line in edit_lines(edit.text)]
+    return list(dict.fromkeys(pair[0] for pair in pairs if pair))
+
+
+def export(lessons: Iterable[Lesson], path: Path) -> None:
+    """Write lessons as JSONL, a row each, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, "".join(json.dumps(asdict(lesson), ensure_ascii=False) + "\n" for lesson in lessons))
