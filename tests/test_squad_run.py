@@ -91,3 +91,31 @@ def test_all_of_squad_is_read_in_far_less_than_2_gb(shared_data):
     ).stdout.split()
     assert int(out[0]) == 2067
     assert int(out[1]) < 500_000  # KiB; a child's ru_maxrss would be its parent's
+
+
+@pytest.mark.parametrize("protocol", ["single", "cpt", "stream"])
+def test_a_squad_file_goes_through_every_protocol(protocol, shared_data, tiny_qwen2, tmp_path):
+    fields = squad_settings(tiny_qwen2, str(shared_data("squad/squad_val.json")))
+    arms = {"plain": {}, "routed": {"merge": "routed"}, "sleeping": {"consolidate": 2, "replay": 1.0, "gate": True}}
+    fields |= {"rounds": 0, "protocol": {"name": protocol, "passages": 2, "groups": 2, "own_texts": 2, "arms": arms}}
+    summary = run_experiment(make_settings(fields), tmp_path / "run")
+    assert {"no_edit", "base_edits", "in_context"} <= {row["rung"] for row in summary["ladder"]}
+    assert any("random weights" in note for note in summary["notes"])
+    assert summary["base_sha256_before"] == summary["base_sha256_after"]
+    if protocol == "stream":
+        assert set(summary["arms"]) == set(arms)
+        assert summary["arms"]["plain"]["general_before"] is None  # a file says nothing of what the base knows
+
+
+def test_all_tasks_of_a_file_are_tested_where_nothing_is_trained_on_them(tmp_path):
+    rows = [{"id": str(i), "context": f"Passage {i}.", "probes": [{"question": "q", "answer": "a"}]} for i in range(30)]
+    source = tmp_path / "tasks.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)))
+    tasks = {"source": str(source), "dev": 3, "evaluation": 30, "split": "all"}
+    untrained = {"rounds": 0, "ladder": {"passage_lr_factors": [1.0]}, "tasks": tasks}
+    assert {task.id for task in load_source(make_settings(untrained)).evaluation()} == {str(i) for i in range(30)}
+    with pytest.raises(SettingsError, match=r"30 task\(s\), but 31 are to be tested"):
+        load_source(make_settings(untrained | {"tasks": tasks | {"evaluation": 31}}))
+    for trained in ({"rounds": 1}, {"ladder": {}}, {"tasks": tasks | {"source": "world"}}):
+        with pytest.raises(SettingsError, match="would be trained or chosen on"):
+            make_settings(untrained | trained)

@@ -32,6 +32,7 @@ _OUTCOMES = TypeAdapter(list[Outcome])
 _WORTHS = TypeAdapter(list[Worth])
 _ANSWERS = TypeAdapter(list[tuple[Answer, ...]])
 EDITS_PER_CHUNK = 128  # decoded in one batch; a step of 128 rows costs 1.5 times what one of 64 does
+ASKED_PER_CHUNK = 128  # tasks whose questions are answered together
 COHORTS_PER_CHUNK = 4  # the engine puts members of about the same size together, and worker threads share them evenly
 
 
@@ -116,12 +117,16 @@ class Work:
         self, key: str, learner: Adapter | None, tasks: Sequence[Task], open_book: bool
     ) -> list[tuple[Answer, ...]]:
         """Answers of the un-edited learner, with or without the passage in view."""
+        answers: list[tuple[Answer, ...]] = []
+        for start in range(0, len(tasks), ASKED_PER_CHUNK):
+            part = tasks[start : start + ASKED_PER_CHUNK]
 
-        def compute() -> dict[str, Any]:
-            self.rewarder.engine.mount(learner)
-            return {"answers": _ANSWERS.dump_python(self.rewarder.answers(None, tasks, open_book), mode="json")}
+            def compute(part: Sequence[Task] = part) -> dict[str, Any]:
+                self.rewarder.engine.mount(learner)
+                return {"answers": _ANSWERS.dump_python(self.rewarder.answers(None, part, open_book), mode="json")}
 
-        return _ANSWERS.validate_python(self.run.once(f"{key}/answered", compute)["answers"])
+            answers += _ANSWERS.validate_python(self.run.once(f"{key}/answered/{start}", compute)["answers"])
+        return answers
 
     def outcomes(
         self,

@@ -111,6 +111,13 @@ class Settings(Section):
                 f"edits.samples = {self.edits.samples}: {self.algorithm.name} learns from edits of one sample; take "
                 "algorithm.name = 'rest_em', or one sample"
             )
+        if self.tasks.split == "all" and (
+            self.rounds or self.tasks.source == "world" or len(self.ladder.passage_lr_factors) > 1
+        ):
+            raise ValueError(
+                "tasks.split = 'all' tests on tasks that others would be trained or chosen on: it needs rounds = 0, "
+                "ladder.passage_lr_factors of one number, and a tasks.source other than the world, which has passages without end"
+            )
         if self.protocol.policy and self.rounds:
             raise ValueError(
                 f"protocol.policy = {self.protocol.policy!r} brings a trained policy, and rounds = {self.rounds} would train "

@@ -114,7 +114,11 @@ class TaskSettings(Section):
     per_round: int = Field(12, ge=1, description="training contexts drawn each round")
     dev: int = Field(16, ge=1, description="development tasks: the guards' look, and passage_only's learning rate")
     evaluation: int = Field(60, ge=1, description="held-out tasks of the ladder")
-    split: Literal["dev", "test"] = Field("dev", description="which held-out tasks the ladder uses; test is ledgered")
+    split: Literal["dev", "test", "all"] = Field(
+        "dev",
+        description="which held-out tasks a model is tested on; test is ledgered. all: any of a file's or folder's tasks, where "
+        "nothing is trained or chosen on them (rounds = 0, one ladder.passage_lr_factors); ledgered, too",
+    )
 
 
 class EditSettings(Section):

@@ -87,9 +87,7 @@ def _run(run: Run) -> dict[str, Any]:
         if before[whose] != sha256:
             path = settings.model.path if whose == "sha256" else settings.of_learner().model.path
             raise ModelError(f"{path}: its weights are not those that this run started with")
-    if (
-        settings.tasks.split == "test"
-    ):  # from here on tasks are looked at; a run that could not begin has looked at none
+    if settings.tasks.split != "dev":  # from here on tasks are looked at; a run that could not begin has looked at none
         _ledger(run)
     source = with_probes(source, work)
     tasks = source.evaluation()

@@ -61,7 +61,7 @@ class WorldSource:
 
     def evaluation(self) -> list[Task]:
         """The ladder's held-out tasks: never the ones `dev` returns."""
-        return self._draw(self.settings.split, self.settings.evaluation, "evaluation")
+        return self._draw("test" if self.settings.split == "test" else "dev", self.settings.evaluation, "evaluation")
 
     def known(self, n: int) -> list[Probe]:
         """Questions that the base answers closed-book, for the retention guard."""
