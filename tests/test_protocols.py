@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +22,9 @@ from journals import journal_of, summary_of, wait_for_chunk
 from selfedit.config import ArmSettings, make_settings, sub_seed
 from selfedit.edits.text import ParsedEdit
 from selfedit.errors import RunError, SettingsError
-from selfedit.evaluation.experiment import load_engine, load_source, run_experiment
+from selfedit.evaluation.experiment import dry_run, load_engine, load_source, run_experiment
 from selfedit.evaluation.merging import mixed
+from selfedit.evaluation.protocols import _groups, check_policy
 from selfedit.rewards.outcomes import Rewarder, parse_passage
 from selfedit.types import TrainSequence, Update
 
@@ -31,6 +36,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "replay": {"replay": 1.0, "rehearsal": 0.5},
     "gate": {"gate": True, "writer": "policy"},
     "orthogonal": {"orthogonal": True, "rank": 2, "groups": 1},
+    "asleep": {"consolidate": 2, "replay": 1.0, "writer": "policy", "groups": 1},
     "average": {"merge": "average"},
     "ties": {"merge": "ties", "groups": 1},
     "routed": {"merge": "routed", "untrained": True},
@@ -70,6 +76,10 @@ def test_a_stream_asks_all_passages_so_far_after_every_edit(continual):
         assert arm["retained"] == pytest.approx(sum(arm["matrix"]["3"]) / 3)
         assert arm["seeds"] == ARMS[name].get("groups", 2)
         assert sum(arm["decisions"].values()) == 3 * arm["seeds"]
+        assert ("against_plain" in arm) == (name != "plain")
+        assert arm["single"] == pytest.approx(
+            sum(list(summary["per_task"]["base_edits"].values())[: 3 * arm["seeds"]]) / (3 * arm["seeds"])
+        )
         assert 0 <= arm["general_after"] <= 1
     assert {row["rung"] for row in summary["ladder"]} == {"no_edit", "base_edits", "in_context"}
     assert summary["base_sha256_before"] == summary["base_sha256_after"]
@@ -152,6 +162,56 @@ def test_a_policy_of_a_run_is_tested_and_not_mistaken_for_another(fields, tmp_pa
     weights.write_bytes(data)
     with pytest.raises((RunError, SettingsError), match="not those that this evaluation started with"):
         run_experiment(make_settings(how), tmp_path / "run")
+    (tmp_path / "trained" / "summary.json").unlink()
+    for step in (dry_run, lambda settings: run_experiment(settings, tmp_path / "other")):
+        with pytest.raises(SettingsError, match="neither a finished run nor an adapter"):
+            step(make_settings(how))
+
+
+def test_a_policy_is_not_tested_on_tasks_that_it_was_trained_on(fields, tmp_path):
+    rows = [{"id": str(i), "context": f"Passage {i}.", "probes": [{"question": "q", "answer": "a"}]} for i in range(40)]
+    source = tmp_path / "tasks.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)))
+    tasks = {"source": str(source), "per_round": 2, "dev": 2, "evaluation": 6}
+    run_experiment(make_settings({**fields, "tasks": tasks, "ladder": {"rungs": ["no_edit"]}}), tmp_path / "trained")
+    how = of({**fields, "tasks": tasks}, name="stream", groups=2, policy=str(tmp_path / "trained"))
+    with sqlite3.connect(tmp_path / "trained" / "journal.db") as journal:
+        seen = {row[0] for row in journal.execute("select task_id from edits")}
+    settings = make_settings(how)
+    assert not seen & {task.id for task in load_source(settings).evaluation()}
+    with pytest.raises(SettingsError, match=r"holds out 6 of .*tasks.jsonl"):
+        load_source(make_settings(how | {"protocol": how["protocol"] | {"groups": 3}}))
+    for other in ({"evaluation": 9}, {"dev": 3}, {"split": "all"}):
+        with pytest.raises(SettingsError, match="trained on other tasks"):
+            check_policy(make_settings(how | {"tasks": tasks | other}))
+    assert check_policy(settings) == ""
+    assert "edits.top_p" in check_policy(make_settings(how | {"edits": {**how["edits"], "top_p": 0.5}}))
+
+
+def test_groups_are_whole_and_what_is_left_over_is_told(fields, tmp_path):
+    """A folder's base writes no questions for some passages, and whole groups are what is left."""
+    told = []
+    work = SimpleNamespace(settings=make_settings(of(fields, name="stream", groups=3)))
+    work.run = SimpleNamespace(emit=lambda kind, **data: told.append((kind, data["text"])))
+    tasks = list(range(7))
+    assert _groups(work, tasks) == [[0, 1, 2], [3, 4, 5]]
+    assert told == [("warning", "2 group(s) of 3 passages, not 3: there are no more")]
+    with pytest.raises(SettingsError, match=r"protocol\.passages = 3"):
+        _groups(work, tasks[:2])
+
+
+def test_the_rate_for_passages_is_chosen_on_development_groups(fields, tmp_path):
+    how = of(fields, name="cpt")
+    how["ladder"] |= {"passage_lr_factors": [1.0, 1e6], "rungs": ["no_edit", "passage_only"]}  # the second one diverges
+    summary = summary_of_run(how, tmp_path)
+    assert {row["rung"]: row["n_tasks"] for row in summary["ladder"]} == {"no_edit": 2 * N, "passage_only": 2 * N}
+    assert summary["ladder"][1]["failed_edits"] == 0
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "a-b", "A", "x" * 41])
+def test_an_arms_name_is_one_of_a_file(name, fields):
+    with pytest.raises(SettingsError, match="arms"):
+        make_settings(of(fields, arms={name: {}}))
 
 
 def test_a_trained_policy_and_rounds_are_not_both_asked_for(fields):
@@ -171,6 +231,8 @@ def test_a_mixture_keeps_an_edits_own_share_and_takes_every_other_line_before_on
         return TrainSequence((n, n), (False, True))
 
     update = Update((line(1), line(2), line(3)), steps=4, batch_size=3, lr=0.1, rank=2, alpha=2.0, seed=0)
+    partial = replace(update, batch_size=2, steps=5)  # of 3 sequences: 2, 1, 2, 1, 2
+    assert len(mixed(partial, [([line(9)], 1.0)], random.Random(0)).sequences) == 8 + 8
     others = [line(10 + n) for n in range(5)]
     made = mixed(update, [(others, 1.0), ([line(99)], 0.5), ([], 2.0)], random.Random(0))
     ids = [sequence.ids[0] for sequence in made.sequences]
@@ -185,6 +247,8 @@ KILLED_AFTER = {
     "continual": (
         "stream-0/plain/1/learn",
         "stream-0/gate/0/propose/0",
+        "stream-0/asleep/1/lessons",
+        "stream-0/asleep/2/learn",
         "stream-1/routed/learn/0",
         "stream-0/ties/after/1",
     ),
@@ -197,7 +261,7 @@ KILLED_AFTER = {
 def test_a_protocol_killed_on_its_way_ends_as_one_that_never_was(name, fields, tmp_path):
     config = tmp_path / "p.toml"
     config.write_text(
-        tomli_w.dumps(of(fields, name=name, arms={k: ARMS[k] for k in ("plain", "gate", "routed", "ties")}))
+        tomli_w.dumps(of(fields, name=name, arms={k: ARMS[k] for k in ("plain", "gate", "asleep", "routed", "ties")}))
     )
     command = [sys.executable, "-m", "selfedit.cli.main", "evaluate", str(config), "--json-lines", "--out"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -55,6 +56,7 @@ def test_each_limit_alone_rejects_and_says_so(change, reason):
     (said,) = over_limits(cost, LIMITS)
     assert reason in said
     decision = decide(lambda scale: cost, LIMITS)
+    json.dumps(decision.row(), allow_nan=False)  # the journal has no NaN
     assert (decision.verdict, decision.scale, decision.reasons) == ("rejected", 0.0, (said,))
 
 

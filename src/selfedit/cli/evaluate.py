@@ -39,9 +39,9 @@ def evaluate(
     goes on where it was.
 
     For example:
-      selfedit run examples/main.toml --out runs/main
-      selfedit evaluate examples/cpt.toml --policy runs/main --json cpt.json
-      selfedit evaluate examples/stream.toml --policy runs/main --dry-run
+      selfedit demo
+      selfedit evaluate examples/cpt.toml --policy runs/demo-seed-0 --json cpt.json
+      selfedit evaluate examples/stream.toml --policy runs/demo-seed-0 --dry-run
       selfedit evaluate my.toml --protocol continual --split test
 
     Parameters
@@ -51,15 +51,17 @@ def evaluate(
     protocol
         In place of the file's protocol.name.
     policy
-        Directory of a run whose policies write the edits, or of one adapter; in
-        place of the file's protocol.policy, and of its rounds.
+        Directory of a finished run whose policies write the edits, or of one
+        adapter; in place of the file's protocol.policy, and of its rounds. The
+        file's [model] and [edits] should be that run's.
     split
         Which held-out tasks: dev, or test (every look at test is written down
         in test-ledger.jsonl).
     seed
         Root of every random number, in place of the file's.
     out
-        Directory of the evaluation (default: runs/NAME-PROTOCOL, after the file).
+        Directory of the evaluation (default: runs/NAME-PROTOCOL, after the file,
+        with -seed-N if --seed is given).
     dry_run
         Print what would be done, and stop.
     json_file
@@ -78,7 +80,8 @@ def evaluate(
         with choose_view(json_lines) as view:
             view("plan", rehearse(settings))
         return
-    directory = out or Path("runs") / _name(config, settings)
+    name = _name(config, settings) + ("" if seed is None else f"-seed-{seed}")
+    directory = out or Path("runs") / name
     summary = execute(settings, directory, json_lines)
     if json_file is not None:
         write_atomically(json_file, json.dumps(summary, indent=1, allow_nan=False) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from .sections import Section
 
@@ -55,7 +55,9 @@ class ArmSettings(Section):
     )
     untrained: bool = Field(False, description="the base, instead of the trained policy, writes and learns")
     writer: Literal["stream", "policy"] = Field(
-        "stream", description="who writes an edit: the model as the stream left it, or the policy as it was before"
+        "stream",
+        description="merge = sum, one model: who writes an edit, the model as the stream left it, or the policy as it was before "
+        "(which writes in all other cases)",
     )
     replay: float = Field(
         0.0,
@@ -69,7 +71,9 @@ class ArmSettings(Section):
         description="texts that the base wrote by itself, trained on for each line of the new edit (KL to the base, by samples)",
     )
     orthogonal: bool = Field(
-        False, description="an edit reads only inputs that no earlier one reads (O-LoRA); take a low rank with it"
+        False,
+        description="an edit starts on inputs that no earlier one reads, and is projected onto those after training (after "
+        "O-LoRA's subspaces); take a low rank with it: as many inputs as a layer has are all there is",
     )
     rank: int = Field(0, ge=0, description="rank of an edit; 0: inner.rank")
     keep: float = Field(0.2, gt=0, le=1, description="ties: largest share of each edit's change")
@@ -80,7 +84,9 @@ class ArmSettings(Section):
         "([protocol.consolidation]), and takes the place of the edits; 0: never",
     )
     gate: bool = Field(False, description="merge what [protocol.gate] lets through")
-    groups: int = Field(0, ge=0, description="of the protocol's groups the first so many; 0: all")
+    groups: int = Field(
+        0, ge=0, description="of the protocol's groups the first so many; 0 (or more than there are): all"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> ArmSettings:
@@ -92,7 +98,9 @@ class ArmSettings(Section):
         return self
 
 
-Arms = Annotated[dict[str, ArmSettings], Field(min_length=1)]
+# A name is a directory's and a file's, too.
+ArmName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Arms = Annotated[dict[ArmName, ArmSettings], Field(min_length=1)]
 
 
 class ProtocolSettings(Section):
@@ -102,11 +110,12 @@ class ProtocolSettings(Section):
         "single",
         description="single: one passage, one edit, revert (the ladder); cpt: all passages of a group in one adapter; continual: "
         "a group's passages one after another, merged after each, all so far asked each time; stream: the same, with many "
-        "passages, asked ten times on the way",
+        "passages, asked about ten times on the way",
     )
     policy: str = Field(
         "",
-        description="directory of a run, whose policies write the edits, or of an adapter; empty: the run trains its own first",
+        description="directory of a finished run, whose last round writes the edits (and learns), or of an adapter; "
+        "empty: the run trains its own first",
     )
     passages: int = Field(20, ge=1, description="passages of one group (single takes tasks.evaluation)")
     groups: int = Field(1, ge=1, description="groups, each with passages of its own")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import Settings
 from ..edits.text import edit_lines
-from ..errors import ModelError
+from ..errors import ModelError, SettingsError
 from ..loop import Trained
 from ..own_probes import with_probes
 from ..rewards.reliability import measure
@@ -23,16 +23,21 @@ from ..work import Work
 from .ladder import Rung, by_kind, paired_rows, verbatim_share
 from .machine import at_hand, load_engine, needs, numerics, resolve
 from .planning import measured_seconds, plan
-from .protocols import PROTOCOLS, trained_policies
+from .protocols import PROTOCOLS, check_policy, trained_policies
 
 
 def load_source(settings: Settings) -> TaskSource:
     """The task source that these settings ask for."""
     tasks, protocol = settings.tasks, settings.protocol
-    if protocol.name != "single":  # which says itself how many passages it needs
-        tasks = tasks.model_copy(update={"evaluation": protocol.n_tasks})
     if tasks.source == "world":
+        if protocol.name != "single":  # the world has as many as are asked for, and none of them in two splits
+            tasks = tasks.model_copy(update={"evaluation": protocol.n_tasks})
         return WorldSource(tasks, settings.seed)
+    if protocol.name != "single" and protocol.n_tasks > tasks.evaluation:
+        raise SettingsError(
+            f"{protocol.name} takes protocol.passages x protocol.groups = {protocol.n_tasks} passages, and tasks.evaluation "
+            f"holds out {tasks.evaluation} of {tasks.source}; raise that (for the run that trains a policy, too)"
+        )
     if Path(tasks.source).is_dir():
         return FolderSource(tasks, settings.seed)
     return FileSource(tasks, settings.seed)
@@ -45,6 +50,7 @@ def general_style(line: str) -> str:
 
 def dry_run(settings: Settings) -> dict[str, Any]:
     """The plan, with the tasks read and, for a model at hand, the seconds estimated. Raises what a run would at its start."""
+    check_policy(settings)
     load_source(settings)
     if not at_hand(settings):
         return plan(settings)
@@ -79,6 +85,7 @@ def run_experiment(settings: Settings, directory: Path, on_event: OnEvent = igno
 def _run(run: Run) -> dict[str, Any]:
     settings = run.settings
     run.emit("plan", **plan(settings, needs(settings), run.why))
+    check_policy(settings)
     source, engine = load_source(settings), load_engine(settings)
     learner = engine if settings.learner is None else load_engine(settings.of_learner())
     work = Work(run, engine, learner, style_of if settings.tasks.source == "world" else general_style)
@@ -90,12 +97,13 @@ def _run(run: Run) -> dict[str, Any]:
     if settings.tasks.split != "dev":  # from here on tasks are looked at; a run that could not begin has looked at none
         _ledger(run)
     source = with_probes(source, work)
-    tasks = source.evaluation()
+    tasks = source.evaluation()[: None if settings.protocol.name == "single" else settings.protocol.n_tasks]
     _follow_before(run, tasks[0])
     trained = trained_policies(work, source)
     rungs, more = PROTOCOLS[settings.protocol.name](work, trained, tasks, source)
     summary = {**_summary(work, trained, rungs, before), **more}
-    seconds = run.seconds()  # of every chunk, also those of a process that was killed
+    # Of every chunk, also those of a process that was killed; a stream as a whole is made of others.
+    seconds = {key: value for key, value in run.seconds().items() if not key.endswith("/taken")}
     summary["timing"] = {"total_seconds": round(sum(seconds.values()), 1), "stages": _stage_seconds(seconds)}
     summary["timing"]["dtype"] = run.why or f"{settings.model.dtype}: as set"  # it may tell a measured speed
     return summary
@@ -181,6 +189,7 @@ def _summary(work: Work, trained: Trained, rungs: dict[str, Rung], before: dict[
         "verbatim_share": verbatim_share(rungs),
         "examples": _examples(rungs, last, settings),
         "notes": notes,
+        "policies": [policy and policy.sha256 for policy in trained.policies],
         "base_sha256_before": before["sha256"],
         "base_sha256_after": after["sha256"],
         "dtype": work.engine.dtype,

@@ -148,11 +148,12 @@ class Ladder:
 
     def _unedited(self, learner: Adapter | None, tasks: list[Task]) -> dict[str, tuple[Answer, ...]]:
         """The learner's answers without the passage and without an edit, by task, to at least these tasks; asked once."""
-        known = self._untouched.get(_key(learner), {})
-        if len(known) < len(tasks):
-            key = f"ladder/no_edit-{_key(learner)}/{len(tasks)}"
-            answers = self.work.answers(key, learner, tasks, open_book=False)
-            known = self._untouched[_key(learner)] = {t.id: row for t, row in zip(tasks, answers, strict=True)}
+        known = self._untouched.setdefault(_key(learner), {})
+        missing = [task for task in tasks if task.id not in known]
+        if missing:
+            key = f"ladder/no_edit-{_key(learner)}/{len(known)}"
+            answers = self.work.answers(key, learner, missing, open_book=False)
+            known |= {t.id: row for t, row in zip(missing, answers, strict=True)}
         return known
 
     def _worths(self, learner: Adapter | None, tasks: list[Task], answers: Sequence[tuple[Answer, ...]]) -> list[Worth]:

@@ -81,6 +81,8 @@ def _tested(settings: Settings) -> tuple[int, str]:
     for name, arm in protocol.arms.items():
         passages = protocol.passages * min(arm.groups or protocol.groups, protocol.groups)
         loops += round(passages * (1 + arm.replay + arm.rehearsal))
+        again = range(arm.consolidate, protocol.passages + 1, arm.consolidate) if arm.consolidate else range(0)
+        loops += round(sum(again) * (1 + arm.rehearsal)) * passages // protocol.passages
         told.append(f"{name} {passages}")
     return (
         loops,
@@ -95,8 +97,9 @@ def _ladder_loops(settings: Settings) -> int:
     fewer = min(t.evaluation, settings.ladder.middle_tasks)
     loops = len(rungs & whole) * t.evaluation
     loops += len(rungs & {"rl_edits_base_learner", "passage_only_rl_learner"}) * fewer
-    if "rounds" in rungs and settings.rounds:
-        loops += t.evaluation + (settings.rounds - 1) * fewer
+    rounds = settings.rounds or bool(settings.protocol.policy)
+    if "rounds" in rungs and rounds:
+        loops += t.evaluation + (rounds - 1) * fewer
     if "best_of_k" in rungs:
         loops += min(t.evaluation, settings.ladder.oracle_tasks) * settings.edits.per_task
     if rungs & {"passage_only", "passage_only_rl_learner"} and len(settings.ladder.passage_lr_factors) > 1:

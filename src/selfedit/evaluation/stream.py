@@ -25,6 +25,7 @@ from ..work import Work
 from .merging import MergeCost, mixed
 
 Row = dict[str, Any]
+_ROOM = 0.1  # share of an edit's size that has to be left once it is made orthogonal to earlier ones
 _BANK = 32  # adapters of a routed stream that answer together
 
 
@@ -120,21 +121,30 @@ class Stream:
                 0
             ]
 
-            def learn(t: int = t, parsed: ParsedEdit = parsed, state: _State = state) -> Row:
+            def learn(
+                t: int = t,
+                parsed: ParsedEdit = parsed,
+                state: _State = state,
+                earlier: Sequence[Adapter] = tuple(earlier),
+            ) -> Row:
                 return self._learn(t, parsed, state, known, earlier)
 
             decision = self.work.run.once(f"{self.key}/{t}/learn", learn)
-            known.append(parsed)
+            known.append(
+                parsed if decision["scale"] else ParsedEdit(())
+            )  # nothing of a rejected edit comes back in replay
             if decision["scale"]:
                 adapter = self.engine.load_adapter(self.directory / str(t))
                 state = _State(self._sum(state.adapter, adapter, decision["scale"]))
                 earlier.append(adapter)
             if self.arm.consolidate:
-                state = self._consolidated(t, decision, state)
+                state, more = self._consolidated(t, decision, state)
+                decision |= more
+                earlier = [state.adapter] if more and state.adapter is not None else earlier
             yield decision, state
 
-    def _consolidated(self, t: int, decision: Row, state: _State) -> _State:
-        """Lessons of passage t; where it is time, a fresh adapter that learned all lessons in place of the edits."""
+    def _consolidated(self, t: int, decision: Row, state: _State) -> tuple[_State, Row]:
+        """Lessons of passage t; where it is time, a fresh adapter that learned all lessons in place of the edits, and its row."""
         task, how = self.tasks[t], self.work.settings.protocol.consolidation
         key = f"{self.key}/{t}/questions"
         questions = questions_for(self.work, key, task, self.around.policy, how.samples) if decision["scale"] else []
@@ -148,30 +158,34 @@ class Stream:
 
         self.lessons += [Lesson(**row) for row in self.work.run.once(f"{self.key}/{t}/lessons", asked)["lessons"]]
         if (t + 1) % self.arm.consolidate:
-            return state
-        sha256 = self.work.run.once(f"{self.key}/{t}/consolidate", lambda: self._learn_lessons(t))["adapter_sha256"]
-        return _State(self.engine.load_adapter(self.directory / f"base-{t}")) if sha256 else state
+            return state, {}
+        row = self.work.run.once(f"{self.key}/{t}/consolidate", lambda: self._learn_lessons(t))
+        if row["scale"]:
+            state = _State(self.engine.load_adapter(self.directory / f"base-{t}"))
+        return state, {"consolidated": row}
 
     def _learn_lessons(self, t: int) -> Row:
-        """One adapter trained on the lessons of all passages so far, with as many steps as they had."""
+        """One adapter trained on the lessons of all passages so far, with as many steps as these had; not on the passages."""
+        settings = self.rewarder.settings
+        edits = settings.edits.model_copy(update={"include_context": False})
+        settings = settings.model_copy(update={"edits": edits})
         by_task: dict[str, list[str]] = {}
         for lesson in self.lessons:
             by_task.setdefault(lesson.task_id, []).append(lesson.line)
         parsed = [
-            parse_edit(self.engine, self.rewarder.settings, task, "\n".join(by_task[task.id]))
+            parse_edit(self.engine, settings, task, "\n".join(by_task[task.id]))
             for task in self.tasks[: t + 1]
             if task.id in by_task
         ]
         sequences = tuple(sequence for edit in parsed for sequence in edit.sequences)
         update = self.rewarder.update_for(ParsedEdit((), sequences), sub_seed(self._seed(t), "consolidate"))
-        update = self._mixed(replace(update, steps=update.steps * len(parsed)), [])
+        if not settings.inner.epochs:  # epochs are counted over all sequences already
+            update = replace(update, steps=update.steps * len(parsed))
+        update = self._mixed(update, [])
         adapter, row = self._trained(
             {t: (ParsedEdit((), sequences, reason="" if sequences else "no lesson"), update)}, _State()
         )[t]
-        if adapter is None:
-            return row | {"adapter_sha256": ""}
-        replace_directory(self.directory / f"base-{t}", adapter.save)
-        return row | {"adapter_sha256": adapter.sha256}
+        return self._kept(f"base-{t}", adapter, row)
 
     def _apart(self) -> Iterator[tuple[Row, _State]]:
         """Every edit learned by itself, beside the policy; then all so far as one adapter, or each for its own questions."""
@@ -183,7 +197,7 @@ class Stream:
 
             def learn(chunk: Mapping[int, ParsedEdit] = chunk) -> Row:
                 trained = self._trained({t: (p, self._alone(t, p)) for t, p in chunk.items()}, _State())
-                return {"decisions": [self._kept(t, *trained[t]) for t in chunk]}
+                return {"decisions": [self._kept(str(t), *trained[t]) for t in chunk]}
 
             decisions += self.work.run.once(f"{self.key}/learn/{start}", learn)["decisions"]
         adapters: list[Adapter | None] = []
@@ -214,10 +228,13 @@ class Stream:
         if adapter is None:
             return row
         if orthogonal:
-            adapter = self.engine.apart(adapter, earlier)
+            before, adapter = self.engine.norm_ratio(adapter), self.engine.apart(adapter, earlier)
+            if self.engine.norm_ratio(adapter) < _ROOM * before:
+                reason = "earlier edits read all inputs that this one would: there is no room left for it"
+                return row | {"verdict": "rejected", "reasons": [reason], "scale": 0.0}
         if self.arm.gate:
             row |= self._gated(t, adapter, parsed, state, known).row()
-        return self._kept(t, adapter, row)
+        return self._kept(str(t), adapter, row)
 
     def _gated(
         self, t: int, adapter: Adapter, parsed: ParsedEdit, state: _State, known: Sequence[ParsedEdit]
@@ -250,20 +267,15 @@ class Stream:
             if reason := wasted(bank, member):
                 done[t] = None, {"verdict": "diverged", "reasons": [reason], "scale": 0.0}
             else:
-                row = {
-                    "verdict": "accepted",
-                    "reasons": [],
-                    "scale": 1.0,
-                    "trained_tokens": bank.trained_tokens[member],
-                }
-                done[t] = bank.adapter(member), row
+                cost = {"steps": updates[t].steps, "trained_tokens": bank.trained_tokens[member]}
+                done[t] = bank.adapter(member), {"verdict": "accepted", "reasons": [], "scale": 1.0, **cost}
         return done
 
-    def _kept(self, t: int, adapter: Adapter | None, row: Row) -> Row:
-        """What became of edit t, its adapter on disk where it is to be merged."""
+    def _kept(self, name: str, adapter: Adapter | None, row: Row) -> Row:
+        """What became of an edit, its adapter on disk where it is to be merged."""
         if adapter is None or not row["scale"]:
             return row
-        replace_directory(self.directory / str(t), adapter.save)
+        replace_directory(self.directory / name, adapter.save)
         return row | {"adapter_sha256": adapter.sha256}
 
     def _alone(self, t: int, parsed: ParsedEdit) -> Update:
@@ -313,7 +325,8 @@ class Stream:
         def compute() -> Row:
             self.engine.mount(self._beside(state))
             answers = self.rewarder.answers(None, tasks) if state.router is None else self._routed(tasks, state)
-            return {"accuracy": [self.rewarder.graded(task, row) for task, row in zip(tasks, answers, strict=True)]}
+            accuracy = [self.rewarder.graded(task, row) for task, row in zip(tasks, answers, strict=True)]
+            return {"accuracy": accuracy, "answers": [[vars(answer) for answer in row] for row in answers]}
 
         found: list[float | None] = self.work.run.once(f"{self.key}/{when}", compute)["accuracy"]
         return found

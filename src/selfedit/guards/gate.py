@@ -32,8 +32,9 @@ class Cost:
     gains: tuple[float, ...]
 
     def row(self) -> dict[str, Any]:
-        """For the journal."""
-        return {**vars(self), "gains": fmean(self.gains) if self.gains else None}
+        """For the journal, which has no NaN: a number that is not finite is None."""
+        values = {**vars(self), "gains": fmean(self.gains) if self.gains else None}
+        return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..config import ConsolidationSettings, sub_seed
-from ..edits.pairs import question_and_answer
-from ..edits.text import answer_prompt, edit_lines
+from ..edits.text import answer_prompt
 from ..engine.base import Adapter, encode_asked
+from ..own_probes import MAX_QUESTION_CHARS, probes_in
 from ..rewards.graders import normalise
 from ..run import write_atomically
 from ..types import Probe, Task
 from ..work import Work
+
+MOST_QUESTIONS = 24  # of one text
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,15 @@ def ask(
 ) -> list[Lesson]:
     """What the edited model (``edited`` is mounted) answers consistently; ``source``: the edit's id and its adapter's hash."""
     engine, rewarder = work.rewarder.engine, work.rewarder
-    prompts = [
-        encode_asked(engine, rewarder.templates, answer_prompt(task, Probe(question, ""), rewarder.templates))
+    room = engine.window - rewarder.reward.max_answer_tokens
+    asked = {
+        question: encode_asked(engine, rewarder.templates, answer_prompt(task, Probe(question, ""), rewarder.templates))
         for question in questions
-    ]
+    }
+    questions = [question for question, prompt in asked.items() if len(prompt) <= room]
+    prompts = [asked[question] for question in questions]
+    if not prompts:
+        return []
     seeds = [sub_seed(seed, "vote", i, n) for i in range(len(prompts)) for n in range(how.votes)]
     engine.mount(edited)
     said = engine.sample(
@@ -99,8 +106,8 @@ def majority(answers: Sequence[str], votes: int) -> tuple[str, float]:
 def questions_for(work: Work, key: str, task: Task, writer: Adapter | None, samples: int) -> list[str]:
     """Different questions about a passage, that ``writer`` writes with the prompt for question-answer pairs."""
     edits = work.edits(key, writer, [task], samples, "self_qa")
-    pairs = [question_and_answer(line) for edit in edits for line in edit_lines(edit.text)]
-    return list(dict.fromkeys(pair[0] for pair in pairs if pair))
+    found = [probe.question for edit in edits for probe in probes_in(edit, MOST_QUESTIONS, lambda probe: True)[0]]
+    return [question for question in dict.fromkeys(found) if len(question) <= MAX_QUESTION_CHARS]
 
 
 def export(lessons: Iterable[Lesson], path: Path) -> None:

@@ -8,7 +8,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .words import MISSING, Row, Summary, count, number, percent, plain
+from .words import MISSING, Row, Summary, count, interval, number, percent, plain
+
+COLUMNS = ("At once", "Kept", "95 %", "Of it", "General", "Tokens", "Edits")
 
 
 def arms_of(summary: Summary) -> dict[str, Row]:
@@ -21,7 +23,7 @@ def arms_table(summary: Summary) -> RenderableType:
     """For a terminal: what each way keeps."""
     made = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold")
     made.add_column("Way of taking in the stream", overflow="fold")
-    for name in ("At once", "Kept", "Of it", "General", "Edits"):
+    for name in COLUMNS:
         made.add_column(name, justify="right", no_wrap=name != "Edits")
     for name, arm in arms_of(summary).items():
         made.add_row(Text(plain(name)), *map(Text, cells(arm)))
@@ -30,10 +32,15 @@ def arms_table(summary: Summary) -> RenderableType:
 
 def streams_headline(summary: Summary) -> str:
     """The outcome in a sentence: the merged way that keeps most, beside the plain one; empty without a stream."""
+    arms = arms_of(summary)
+    most = max((int(number(arm.get("seeds")) or 0) for arm in arms.values()), default=0)
     kept = {
         name: float(arm["retained"])
-        for name, arm in arms_of(summary).items()
-        if arm.get("merge") != "routed" and number(arm.get("retained")) is not None
+        for name, arm in arms.items()
+        # Fewer streams are other passages: not to be named beside the rest.
+        if arm.get("merge") != "routed"
+        and number(arm.get("retained")) is not None
+        and (number(arm.get("seeds")) or 0) == most
     }
     if not kept:
         return ""
@@ -52,4 +59,7 @@ def cells(arm: Row) -> list[str]:
     general = f"{percent(arm.get('general_before'), 0)} → {percent(arm.get('general_after'), 0)}"
     if number(arm.get("general_before")) is None:
         general = MISSING
-    return [percent(arm.get("immediate")), percent(arm.get("retained")), percent(share.get("mean"), 0), general, edits]
+    tokens = number(arm.get("trained_tokens"))
+    cost = MISSING if tokens is None else f"{tokens / 1e6:.2f} M"
+    kept = [percent(arm.get("retained")), interval((arm.get("intervals") or {}).get("retained") or {})]
+    return [percent(arm.get("immediate")), *kept, percent(share.get("mean"), 0), general, cost, edits]

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from .arms import arms_of, cells
+from .arms import COLUMNS, arms_of, cells
 from .charts import NARROW, WIDE, legend, percent_axis, styled, svg
 from .markup import figure, paragraph, section, table, text
 from .words import Row, Summary, number, percent, plain, points
@@ -17,8 +17,9 @@ _COLOURS = ("#2f86c9", "#E69F00", "#56B4A0", "#CC79A7", "#D55E00", "#8a8a8a", "#
 _DASHES = ([1, 0], [6, 3], [2, 2])
 _LONGEST_MATRIX = 12  # passages
 _READING = (
-    "At once: questions of a passage answered right after its own edit; kept: of all passages, at the end of the stream. "
-    "General: what the base knew by heart, before and after. Edits: merged, merged at a smaller scale, rejected or unusable."
+    "At once: questions of a passage answered right after its own edit; kept: of all passages, at the end of the stream, with "
+    "its interval over streams and passages. General: what the base knew by heart, before and after. Tokens: trained on, in "
+    "all. Edits: merged, merged at a smaller scale, rejected or unusable."
 )
 _KINDS = {"merged into one model": ("sum", "average", "ties"), "kept apart, and routed": ("routed",)}
 
@@ -30,11 +31,11 @@ def streams_html(summary: Summary) -> str:
         return ""
     wide, narrow = streams_chart(summary, WIDE), streams_chart(summary, NARROW)
     parts = [figure(svg(wide), svg(narrow), "Accuracy on all passages so far, by edits")] if wide is not None else []
-    headers = ("Way", "At once", "Kept", "Of it", "General", "Edits")
+    headers = ("Way", *COLUMNS)
     for title, kinds in _KINDS.items():
         lines = [[text(name), *map(text, cells(arm))] for name, arm in arms.items() if arm.get("merge") in kinds]
         if lines:
-            parts += [f"<h3>Edits {text(title)}</h3>", table(headers, lines, numeric=range(1, 5))]
+            parts += [f"<h3>Edits {text(title)}</h3>", table(headers, lines, numeric=range(1, 7))]
     parts.append(paragraph(_READING, "small soft"))
     parts += [part for name, arm in arms.items() if (part := _matrix_html(name, arm))]
     return section("The stream", *parts)

@@ -47,10 +47,10 @@ class StoredSource(ABC):
         """``documents``: the tasks' ids by document. Where every task is its own, its id is the name."""
         self.settings = settings
         self.path = Path(settings.source)
-        if settings.split == "all":  # nothing is trained: development tasks are only for KL
+        if settings.split == "all":  # nothing is trained; what is left over serves as anchors for KL
             self._train = []
-            self._evaluation = _taken(iter(sorted(documents, key=_hashed)), documents, settings.evaluation)
-            self._dev = self._evaluation[: settings.dev]
+            names = iter(sorted(documents, key=_hashed))
+            self._evaluation, self._dev = (_taken(names, documents, n) for n in (settings.evaluation, settings.dev))
             if len(self._evaluation) < settings.evaluation:
                 raise SettingsError(
                     f"{self.path}: {len(self._evaluation)} task(s), but {settings.evaluation} are to be tested; lower that number"
