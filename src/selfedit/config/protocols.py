@@ -35,7 +35,7 @@ class GateSettings(Section):
 class ConsolidationSettings(Section):
     """How lessons are made: questions that the policy writes about a passage, answered by the model that learned its edit."""
 
-    samples: int = Field(2, ge=1, description="texts of question-answer pairs that the policy writes for a passage")
+    samples: int = Field(8, ge=1, description="texts of question-answer pairs that the policy writes for a passage")
     votes: int = Field(8, ge=1, description="answers sampled for each question, without the passage")
     least_share: float = Field(0.6, gt=0, le=1, description="share of the votes that an answer needs")
     temperature: float = Field(1.0, gt=0, description="at which answers are sampled")
