@@ -97,6 +97,7 @@ def test_all_of_squad_is_read_in_far_less_than_2_gb(shared_data):
 def test_a_squad_file_goes_through_every_protocol(protocol, shared_data, tiny_qwen2, tmp_path):
     fields = squad_settings(tiny_qwen2, str(shared_data("squad/squad_val.json")))
     arms = {"plain": {}, "routed": {"merge": "routed"}, "sleeping": {"consolidate": 2, "replay": 1.0, "gate": True}}
+    fields["tasks"]["evaluation"] = 4
     fields |= {"rounds": 0, "protocol": {"name": protocol, "passages": 2, "groups": 2, "own_texts": 2, "arms": arms}}
     summary = run_experiment(make_settings(fields), tmp_path / "run")
     assert {"no_edit", "base_edits", "in_context"} <= {row["rung"] for row in summary["ladder"]}
