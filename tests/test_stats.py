@@ -1,5 +1,7 @@
 """Intervals hold what they promise."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,14 @@ def test_resampled_sums_draw_whole_tasks():
     assert np.array_equal(sums, resampled_sums(parts))
     with pytest.raises(ValueError, match="no task"):
         resampled_sums(parts[:0])
+
+
+def test_a_ratio_over_draws_of_which_a_few_are_zero_is_finite():
+    above, below = [[1.0] * 12], [[0.0] * 9 + [1.0] * 3]  # 3 % of the draws of twelve miss all three
+    found = ratio_seeds(above, below)
+    assert found is None or math.isfinite(found.high)
+    below = [[0.0] * 8 + [1.0] * 4]
+    found = ratio_seeds(above, below)
+    assert found is not None
+    assert found.mean == pytest.approx(3.0)
+    assert math.isfinite(found.high)

@@ -49,7 +49,11 @@ def ratio_seeds(above: Sequence[Sequence[float]], below: Sequence[Sequence[float
     top, bottom = _draws(tops, seed), _draws(bottoms, seed)
     if np.percentile(bottom, 2.5) <= 0:
         return None
-    low, high = np.percentile(top / bottom, (2.5, 97.5))
+    # Of the draws below a few may be 0 all the same: too few to reach the interval's end, or just as many.
+    ratios = np.divide(top, bottom, out=np.full_like(top, np.inf), where=bottom > 0)
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    if not np.isfinite(high):
+        return None
     mean = float(np.mean([r.mean() for r in tops]) / np.mean([r.mean() for r in bottoms]))
     return Interval(mean, float(low), float(high), sum(map(len, tops)))
 

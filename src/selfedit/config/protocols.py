@@ -76,6 +76,7 @@ class ArmSettings(Section):
         "O-LoRA's subspaces); take a low rank with it: as many inputs as a layer has are all there is",
     )
     rank: int = Field(0, ge=0, description="rank of an edit; 0: inner.rank")
+    lr: float = Field(0.0, ge=0, description="learning rate of an edit; 0: inner.lr")
     keep: float = Field(0.2, gt=0, le=1, description="ties: largest share of each edit's change")
     consolidate: int = Field(
         0,

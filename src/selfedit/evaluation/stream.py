@@ -178,7 +178,8 @@ class Stream:
             if task.id in by_task
         ]
         sequences = tuple(sequence for edit in parsed for sequence in edit.sequences)
-        update = self.rewarder.update_for(ParsedEdit((), sequences), sub_seed(self._seed(t), "consolidate"))
+        seed = sub_seed(self._seed(t), "consolidate")
+        update = self.rewarder.update_for(ParsedEdit((), sequences), seed, self.arm.lr or None)
         if not settings.inner.epochs:  # epochs are counted over all sequences already
             update = replace(update, steps=update.steps * len(parsed))
         update = self._mixed(update, [])
@@ -280,7 +281,7 @@ class Stream:
 
     def _alone(self, t: int, parsed: ParsedEdit) -> Update:
         """The edit's own update."""
-        update = self.rewarder.update_for(parsed, self._seed(t))
+        update = self.rewarder.update_for(parsed, self._seed(t), self.arm.lr or None)
         if self.arm.rank:
             update = replace(update, rank=self.arm.rank, alpha=update.alpha * self.arm.rank / update.rank)
         return update
