@@ -246,11 +246,9 @@ def test_a_mixture_keeps_an_edits_own_share_and_takes_every_other_line_before_on
 
 KILLED_AFTER = {
     "continual": (
-        "stream-0/plain/1/learn",
         "stream-0/gate/0/propose/0",
         "stream-0/asleep/1/lessons",
         "stream-0/routed/learn/0",
-        "stream-0/ties/after/1",
     ),
     "cpt": ("cpt/base_edits/0",),
 }
@@ -259,7 +257,7 @@ KILLED_AFTER = {
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", KILLED_AFTER)
 def test_a_protocol_killed_on_its_way_ends_as_one_that_never_was(name, fields, tmp_path):
-    arms = {k: ARMS[k] for k in ("plain", "gate", "asleep", "routed", "ties")}
+    arms = {k: ARMS[k] for k in ("gate", "asleep", "routed")}
     how = of(fields, name=name, groups=1, arms=arms)
     config, out = tmp_path / "p.toml", tmp_path / "run.json"
     config.write_text(tomli_w.dumps(how))
