@@ -102,15 +102,6 @@ def test_a_plain_stream_is_what_the_engine_does_by_hand(continual):
         state = adapter if state is None else engine.combine([state, adapter])
 
 
-def test_adapters_kept_apart_forget_nothing_that_is_routed_alike(fields, tmp_path):
-    """Random names are found among three passages: each is asked of its own adapter, whatever came after it."""
-    how = of(fields, name="continual", arms={"routed": {"merge": "routed"}, "alone": {"learns": "passage"}})
-    arms = summary_of_run(how, tmp_path)["arms"]
-    matrix = arms["routed"]["matrix"]
-    assert matrix["3"][:2] == pytest.approx([matrix["1"][0], matrix["2"][1]], abs=0.34)
-    assert arms["routed"]["backward_transfer"]["mean"] == pytest.approx(0, abs=0.34)
-
-
 def summary_of_run(how: dict[str, Any], directory: Path) -> dict[str, Any]:
     return run_experiment(make_settings(how), directory / "run")
 

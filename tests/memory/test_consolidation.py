@@ -50,7 +50,7 @@ def streams(tmp_path_factory):
                 "passages": N,
                 "general": 4,
                 "consolidation": {"votes": 4},
-                "arms": {"plain": {}, "consolidated": {"consolidate": N}},
+                "arms": {"plain": {}, "consolidated": {"consolidate": N}, "routed": {"merge": "routed"}},
             },
         }
     )
@@ -83,6 +83,19 @@ def test_a_consolidated_stream_keeps_more_than_edits_on_top_of_each_other(stream
     steps = {key: json.loads(data) for key, _, _, data in journal_of(directory)}
     tokens = steps[f"stream-0/consolidated/{N - 1}/consolidate"]["trained_tokens"]
     assert tokens > N * settings_tokens(steps)
+
+
+def test_adapters_kept_apart_forget_nothing_and_figures_are_those_of_the_matrix(streams):
+    *_, arms = streams
+    assert arms["routed"]["immediate"] > 0.3
+    assert arms["routed"]["retained"] == arms["routed"]["immediate"]
+    assert arms["routed"]["backward_transfer"]["mean"] == 0
+    for arm in arms.values():
+        matrix = arm["matrix"]
+        assert arm["immediate"] == pytest.approx(sum(matrix[str(n)][n - 1] for n in range(1, N + 1)) / N)
+        assert arm["retained"] == pytest.approx(sum(matrix[str(N)]) / N)
+    lost = [arms["plain"]["matrix"][str(N)][i] - arms["plain"]["matrix"][str(i + 1)][i] for i in range(N - 1)]
+    assert arms["plain"]["backward_transfer"]["mean"] == pytest.approx(sum(lost) / len(lost))
 
 
 def settings_tokens(steps: dict) -> int:

@@ -117,9 +117,8 @@ class Stream:
         earlier: list[Adapter] = []
         for t, task in enumerate(self.tasks):
             may_write = self.arm.writer == "stream" and self.engine is self.work.engine
-            parsed = self._written(f"{self.key}/{t}", self._beside(state) if may_write else self.around.policy, [task])[
-                0
-            ]
+            writer = self._beside(state) if may_write else self.around.policy
+            (parsed,) = self._written(f"{self.key}/{t}", writer, [task])
 
             def learn(
                 t: int = t,
@@ -130,9 +129,8 @@ class Stream:
                 return self._learn(t, parsed, state, known, earlier)
 
             decision = self.work.run.once(f"{self.key}/{t}/learn", learn)
-            known.append(
-                parsed if decision["scale"] else ParsedEdit(())
-            )  # nothing of a rejected edit comes back in replay
+            # Nothing of a rejected edit comes back in replay.
+            known.append(parsed if decision["scale"] else ParsedEdit(()))
             if decision["scale"]:
                 adapter = self.engine.load_adapter(self.directory / str(t))
                 state = _State(self._sum(state.adapter, adapter, decision["scale"]))
@@ -183,9 +181,8 @@ class Stream:
         if not settings.inner.epochs:  # epochs are counted over all sequences already
             update = replace(update, steps=update.steps * len(parsed))
         update = self._mixed(update, [])
-        adapter, row = self._trained(
-            {t: (ParsedEdit((), sequences, reason="" if sequences else "no lesson"), update)}, _State()
-        )[t]
+        lessons = ParsedEdit((), sequences, reason="" if sequences else "there is no lesson")
+        adapter, row = self._trained({t: (lessons, update)}, _State())[t]
         return self._kept(f"base-{t}", adapter, row)
 
     def _apart(self) -> Iterator[tuple[Row, _State]]:
