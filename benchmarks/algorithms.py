@@ -5,7 +5,8 @@
 Every algorithm trains the embedded base's policy for 10 rounds of about 120 inner loops, and is measured on the same held-out
 development passages of a seed before, half-way and at the end. A passage is asked all questions that it has. `paper` is the
 published recipe: the single best of 5 edits by accuracy over 3 seeds; the others have 8 edits of one seed each for a passage
-and the gold answers' log-likelihood as reward. The winner and the paper's recipe then look at the test split, once (``--test``).
+and the gold answers' log-likelihood as reward. The last policies of the winner and of the paper's recipe then write edits of test
+passages, once (``--test``).
 
 Every (algorithm, seed) is a run directory of its own under ``--out``: stopped, the same command goes on.
 """
@@ -22,7 +23,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from selfedit.config import Settings, make_settings
+from selfedit.config import Settings, load_settings, make_settings
 from selfedit.evaluation.experiment import run_experiment
 from selfedit.run import write_atomically
 from selfedit.stats import Interval, bootstrap_seeds
@@ -48,9 +49,7 @@ LOOPS_A_ROUND = 120
 _COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7")  # Okabe and Ito's
 
 
-def settings_for(
-    arm: str, seed: int, rounds: int, tasks: int, loops: int = LOOPS_A_ROUND, split: str = "dev"
-) -> Settings:
+def settings_for(arm: str, seed: int, rounds: int, tasks: int, loops: int = LOOPS_A_ROUND) -> Settings:
     """One arm's run: ``tasks`` held-out passages, asked after rounds 0, half and the last."""
     fields = ARMS[arm]
     a_task = fields["edits"]["per_task"] * fields.get("inner", {}).get("seeds", 1)
@@ -63,7 +62,7 @@ def settings_for(
                 "per_round": max(1, loops // a_task),
                 "dev": 12,
                 "evaluation": tasks,
-                "split": split,
+                "split": "dev",
                 "probes_per_kind": 8,
             },
             "ladder": {"rungs": ["base_edits", "rounds"], "middle_rounds": [rounds // 2], "middle_tasks": tasks},
@@ -73,21 +72,40 @@ def settings_for(
 
 def run(out: Path, arm: str, seed: int, **how: Any) -> dict[str, Any]:
     """The summary of one run, made or gone on with where it is not finished."""
-    return run_experiment(settings_for(arm, seed, **how), out / f"{arm}-{how.get('split', 'dev')}-seed-{seed}")
+    return run_experiment(settings_for(arm, seed, **how), _directory(out, arm, seed))
+
+
+def look(out: Path, arm: str, seed: int, tasks: int) -> dict[str, Any]:
+    """The summary of what a finished run's last policy is worth on ``tasks`` test passages."""
+    directory = _directory(out, arm, seed)
+    settings = load_settings(
+        directory / "config.toml",
+        rounds=0,
+        tasks={"split": "test", "evaluation": tasks},
+        ladder={"middle_rounds": []},
+        protocol={"policy": str(directory)},
+    )
+    return run_experiment(settings, directory.with_name(f"{arm}-test-seed-{seed}"))
+
+
+def _directory(out: Path, arm: str, seed: int) -> Path:
+    return out / f"{arm}-dev-seed-{seed}"
 
 
 def _rung(number: int) -> str:
     return f"round_{number}" if number else "base_edits"
 
 
+def by_round(summaries: Sequence[Mapping[str, Any]], rounds: Sequence[int]) -> list[dict[str, float]]:
+    """Accuracy after these rounds, over seeds and passages."""
+    found = {n: bootstrap_seeds([list(s["per_task"][_rung(n)].values()) for s in summaries]) for n in rounds}
+    return [{"round": n, "accuracy": row.mean, "low": row.low, "high": row.high} for n, row in found.items()]
+
+
 def measured(summaries: Sequence[Mapping[str, Any]], rounds: int) -> dict[str, Any]:
-    """One algorithm's rows over its seeds."""
-    rows = []
-    for number in (0, rounds // 2, rounds):
-        found = bootstrap_seeds([list(s["per_task"][_rung(number)].values()) for s in summaries])
-        rows.append({"round": number, "accuracy": found.mean, "low": found.low, "high": found.high})
+    """One algorithm's figures over its seeds."""
     return {
-        "rounds": rows,
+        "rounds": by_round(summaries, (0, rounds // 2, rounds)),
         "seconds": sum(s["timing"]["total_seconds"] for s in summaries) / len(summaries),
         "seeds": [s["seed"] for s in summaries],
         "by_seed": [[row["accuracy"] for row in s["ladder"]] for s in summaries],
@@ -131,8 +149,8 @@ def difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, 
     )
 
 
-def measure(out: Path, arms: Sequence[str], seeds: Sequence[int], test: bool, **how: Any) -> dict[str, Any]:
-    """The comparison on development tasks and, if asked for, the one look at test tasks."""
+def measure(out: Path, arms: Sequence[str], seeds: Sequence[int], test: int, **how: Any) -> dict[str, Any]:
+    """The comparison on development tasks and, if asked for, the one look at ``test`` tasks of each seed."""
     rounds = how["rounds"]
     found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
     for seed in seeds:  # seed by seed: a comparison that was stopped early is a fair one of fewer seeds
@@ -154,10 +172,11 @@ def measure(out: Path, arms: Sequence[str], seeds: Sequence[int], test: bool, **
         default = "rest_em" if "rest_em" in table else winner  # all arms but the paper's have the default reward
         made["reliability"] = {"paper": table["paper"]["reliability"], "default": table[default]["reliability"]}
     if test:
-        looks = {arm: [run(out, arm, seed, **{**how, "split": "test"}) for seed in seeds] for arm in (winner, "paper")}
+        looks = {arm: [look(out, arm, seed, test) for seed in seeds] for arm in (winner, "paper")}
         made["test"] = {
             **_row(difference(looks[winner], looks["paper"], _rung(rounds))),
-            "rounds": {arm: measured(summaries, rounds)["rounds"] for arm, summaries in looks.items()},
+            "tasks": test,
+            "rounds": {arm: by_round(summaries, (0, rounds)) for arm, summaries in looks.items()},
         }
     return made
 
@@ -177,7 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", type=int, default=48, help="held-out passages of each seed")
     parser.add_argument("--loops", type=int, default=LOOPS_A_ROUND, help="inner loops a round")
     parser.add_argument("--chart", type=Path, help="an SVG of accuracy by round")
-    parser.add_argument("--test", action="store_true", help="then the one look at the test split")
+    parser.add_argument(
+        "--test", type=int, default=0, metavar="N", help="then the one look at N test passages of each seed"
+    )
     asked = parser.parse_args(arguments)
     how = {"rounds": asked.rounds, "tasks": asked.tasks, "loops": asked.loops}
     made = measure(asked.out, asked.arms, asked.seeds, asked.test, **how)

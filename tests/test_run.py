@@ -70,6 +70,20 @@ def test_a_run_whose_targets_were_not_recorded_is_refused_by_their_name(tmp_path
         file.write_text(file.read_text().replace(f'targets = "{other}"', recorded))
 
 
+def test_a_setting_that_a_run_of_before_does_not_know_has_its_default(tmp_path):
+    with open_run(tmp_path / "r", SETTINGS):
+        pass
+    file = tmp_path / "r" / "config.toml"
+    known = file.read_text()
+    file.write_text(known.replace("pad_to = 0\n", ""))
+    assert file.read_text() != known
+    with open_run(tmp_path / "r", SETTINGS) as run:
+        assert run.settings == SETTINGS
+    padded = make_settings({"seed": 3, "inner": {"pad_to": 64}})
+    with pytest.raises(RunError, match=r"\(inner\.pad_to\)"), open_run(tmp_path / "r", padded):
+        pass
+
+
 def test_the_written_settings_are_a_file_that_selfedit_runs(tmp_path):
     with open_run(tmp_path / "r", SETTINGS):
         pass

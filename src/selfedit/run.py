@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import tomli_w
 
-from .config import MACHINE_FIELDS, PLANNING_FIELDS, REACHING_FIELDS, ModelSettings, Settings, differing_fields
+from .config import MACHINE_FIELDS, PLANNING_FIELDS, REACHING_FIELDS, ModelSettings, Settings, differing_fields, merged
 from .errors import DiskError, RunError
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -208,8 +208,13 @@ def _settle(run: Run, resolve: Resolve) -> None:
         return
     try:
         theirs = tomllib.loads(file.read_text(encoding="utf-8"))
+        theirs = merged(
+            Settings.model_validate(theirs).fields(), theirs
+        )  # what came with a later version has its default
     except ValueError:
-        raise RunError(f"{file}: damaged; move the directory away to start the run anew") from None
+        raise RunError(
+            f"{file}: damaged, or of another version; move the directory away to start the run anew"
+        ) from None
     run.settings = _as_planned(run.settings, theirs)
     may_differ = {f"reward.judge.{name}" for name in REACHING_FIELDS}
     fields = [f for f in differing_fields(theirs, run.settings.fields()) if f not in may_differ]

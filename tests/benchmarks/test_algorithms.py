@@ -47,8 +47,19 @@ def test_it_compares_on_equal_terms_and_goes_on(tmp_path: Path) -> None:
     assert made["reliability"]["paper"] == made["algorithms"]["paper"]["reliability"]
     gained = rows["reinforce"][-1]["accuracy"] - rows["paper"][-1]["accuracy"]
     assert made["against_paper"]["reinforce"]["difference"] == pytest.approx(gained)
-    assert algorithms.main(arguments) == 0  # finished runs are looked up
-    assert json.loads(file.read_text()) == made
+    assert algorithms.main([*arguments, "--test", "3"]) == 0  # finished runs are looked up
+    again = json.loads(file.read_text())
+    test = again.pop("test")
+    assert again == made
+    assert len((tmp_path / "runs" / "test-ledger.jsonl").read_text().splitlines()) == 2  # one look each
+    looked = json.loads((tmp_path / "runs" / "reinforce-test-seed-1" / "summary.json").read_text())
+    assert [row["accuracy"] for row in test["rounds"]["reinforce"]] == [row["accuracy"] for row in looked["ladder"]]
+    assert len(looked["per_task"]["round_2"]) == test["tasks"] == 3
+    assert not set(looked["per_task"]["round_2"]) & set(
+        json.loads((tmp_path / "runs" / "reinforce-dev-seed-1" / "summary.json").read_text())["per_task"]["round_2"]
+    )
+    gained = test["rounds"]["reinforce"][1]["accuracy"] - test["rounds"]["paper"][1]["accuracy"]
+    assert test["difference"] == pytest.approx(gained)
 
 
 def test_every_arm_spends_about_the_same_on_inner_loops() -> None:

@@ -67,6 +67,7 @@ __all__ = [
     "differing_fields",
     "load_settings",
     "make_settings",
+    "merged",
     "sub_seed",
 ]
 
@@ -202,7 +203,7 @@ def make_settings(fields: dict[str, Any], where: str = "settings") -> Settings:
     if "learner" in fields:
         own["learner"] = PRESETS[preset].get("model", {})
     try:
-        return Settings.model_validate(_merged(_merged(PRESETS[preset], own), fields))
+        return Settings.model_validate(merged(merged(PRESETS[preset], own), fields))
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
         raise SettingsError(f"{where}: {len(lines)} bad setting(s)\n" + "\n".join(lines)) from None
@@ -225,15 +226,16 @@ def load_settings(path: Path, **overrides: Any) -> Settings:
         raise SettingsError(f"{path}: can't be read ({error.strerror}); give a TOML file of settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not TOML ({error})") from None
-    return make_settings(_merged(fields, overrides), str(path))
+    return make_settings(merged(fields, overrides), str(path))
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Nested fields of ``base`` with those of ``over`` in their place."""
+    made = dict(base)
     for name, value in over.items():
-        old = merged.get(name)
-        merged[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+        old = made.get(name)
+        made[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return made
 
 
 def differing_fields(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
