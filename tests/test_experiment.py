@@ -116,7 +116,7 @@ def write_toml(fields: dict, file: Path) -> None:
 
 
 def start(config: Path, directory: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "selfedit.cli.main", "run", str(config), "--out", str(directory), "--json"]
+    command = [sys.executable, "-m", "selfedit.cli.main", "run", str(config), "--out", str(directory), "--json-lines"]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )

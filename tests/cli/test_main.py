@@ -63,8 +63,8 @@ def test_help_teaches_the_verbs_and_how_to_start(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("verb", "options"),
     [
-        ("demo", "--out --seed --rounds --json"),
-        ("run", "CONFIG --out --seed --dry-run --json"),
+        ("demo", "--out --seed --rounds --json-lines"),
+        ("run", "CONFIG --out --seed --dry-run --json-lines"),
         ("report", "RUNS --json --chart"),
         ("import-round", "FILE --select --json"),
         ("world check", "--json --model"),
@@ -145,7 +145,7 @@ def test_demo_runs_the_demos_settings(capsys: pytest.CaptureFixture[str], runs: 
 
 
 def test_demo_can_print_json(capsys: pytest.CaptureFixture[str], runs: list[tuple[Settings, Path]]) -> None:
-    assert main(["demo", "--json", "--out", "here"]) == 0
+    assert main(["demo", "--json-lines", "--out", "here"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [e["event"] for e in events] == ["done"]
     assert runs[0][1] == Path("here")
@@ -207,7 +207,7 @@ def test_a_dry_run_plans_and_runs_nothing(
     Path("mine.toml").write_text("rounds = 4\n")
     assert main(["run", "mine.toml", "--dry-run"]) == 0
     assert "4 rounds" in capsys.readouterr().out
-    assert main(["run", "mine.toml", "--dry-run", "--json"]) == 0
+    assert main(["run", "mine.toml", "--dry-run", "--json-lines"]) == 0
     assert json.loads(capsys.readouterr().out)["data"]["inner_loops"] == 12
     assert runs == []
 

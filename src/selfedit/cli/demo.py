@@ -14,7 +14,7 @@ def demo(
     out: Path | None = None,
     seed: int = 0,
     rounds: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
-    json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
+    json_lines: Annotated[bool, Parameter(show_default=False)] = False,
 ) -> None:
     """Watch a tiny model teach itself, on this machine, with nothing to download.
 
@@ -29,7 +29,7 @@ def demo(
     For example:
       selfedit demo
       selfedit demo --seed 1 --rounds 3 --out runs/longer
-      selfedit demo --json > events.jsonl
+      selfedit demo --json-lines > events.jsonl
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ def run(
     seed: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
     dry_run: Annotated[bool, Parameter(show_default=False)] = False,
     check_grader: Annotated[bool, Parameter(show_default=False)] = False,
-    json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
+    json_lines: Annotated[bool, Parameter(show_default=False)] = False,
 ) -> None:
     """Run an experiment from a TOML file of settings, or go on with one that was stopped.
 
