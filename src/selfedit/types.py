@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -119,6 +120,11 @@ class TrainSequence:
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
     padding: int = 0
+
+    @classmethod
+    def whole(cls, ids: Sequence[int]) -> TrainSequence:
+        """A text of at least one token, every token of which but the first is predicted."""
+        return cls(tuple(ids), (False,) + (True,) * (len(ids) - 1))
 
     @property
     def n_targets(self) -> int:

@@ -195,7 +195,7 @@ def passage_sequences(
     text = encode_prompt(fill(templates.line, title=task.title, line=task.text.strip()))
     ids = _ended(text, None if pad_to else eos_id)
     starts = range(0, len(ids) - 1, window - 1)
-    chunks = tuple(_sequence(ids[start : start + window]) for start in starts)
+    chunks = tuple(TrainSequence.whole(ids[start : start + window]) for start in starts)
     return chunks if pad is None else padded(chunks, window, pad)
 
 
@@ -254,7 +254,7 @@ def sequences_for(
         if len(whole) < 2:
             dropped += 1
         else:
-            sequences.append(_sequence(whole[:most]))
+            sequences.append(TrainSequence.whole(whole[:most]))
     n_tokens = sum(len(sequence.ids) for sequence in sequences)
     reason = ""
     if not sequences:
@@ -366,10 +366,6 @@ def _has_word(line: str) -> bool:
 
 def _ended(ids: Sequence[int], eos_id: int | None) -> list[int]:
     return [*ids] if eos_id is None or (ids and ids[-1] == eos_id) else [*ids, eos_id]
-
-
-def _sequence(ids: Sequence[int]) -> TrainSequence:
-    return TrainSequence(tuple(ids), (False,) + (True,) * (len(ids) - 1))
 
 
 def _check_window(window: int) -> None:

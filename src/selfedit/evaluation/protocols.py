@@ -185,7 +185,7 @@ def _around(work: Work, policy: Adapter | None, source: TaskSource, arm: ArmSett
     engine, how = work.rewarder.engine, work.settings.protocol
     anchors = anchor_sequences(engine, [task.text for task in source.dev()[: how.gate.anchors]])
     texts = base_texts(work, how.own_texts) if arm.rehearsal or arm.merge == "routed" else []
-    rehearsal = [TrainSequence(text.ids, (False, *[True] * (len(text.ids) - 1))) for text in texts]
+    rehearsal = [TrainSequence.whole(text.ids) for text in texts]
     return Around(policy, source.known(how.general), anchors, rehearsal, [text.text for text in texts])
 
 

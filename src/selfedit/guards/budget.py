@@ -54,7 +54,7 @@ def best_of(best: Figures, figures: Figures) -> Figures:
 def anchor_sequences(engine: Engine, texts: Sequence[str]) -> list[TrainSequence]:
     """Anchor texts as sequences in which every token but the first is measured."""
     rows = [engine.encode_prompt(text)[: engine.window] for text in texts]
-    return [TrainSequence(tuple(ids), (False, *[True] * (len(ids) - 1))) for ids in rows if len(ids) > 1]
+    return [TrainSequence.whole(ids) for ids in rows if len(ids) > 1]
 
 
 def retention(engine: Engine, probes: Sequence[Probe], templates: Templates) -> float | None:
