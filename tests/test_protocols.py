@@ -33,7 +33,7 @@ N = 3  # passages of a group
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "passage": {"learns": "passage"},
-    "perfect": {"learns": "perfect", "writer": "policy"},
+    "perfect": {"learns": "perfect", "writer": "policy", "steps": 7},
     "replay": {"replay": 1.0, "rehearsal": 0.5},
     "gate": {"gate": True, "writer": "policy"},
     "orthogonal": {"orthogonal": True, "rank": 2, "groups": 1},
@@ -85,6 +85,23 @@ def test_a_stream_asks_all_passages_so_far_after_every_edit(continual):
     assert {row["rung"] for row in summary["ladder"]} == {"no_edit", "base_edits", "in_context"}
     assert summary["base_sha256_before"] == summary["base_sha256_after"]
     assert not (continual[1] / "streams").exists() or not list((continual[1] / "streams").iterdir())
+
+
+def test_arms_whose_edits_a_policy_writes_before_the_stream_have_the_same_ones(continual):
+    written = {key.rsplit("/propose/", 1)[0] for key, stage, _, _ in journal_of(continual[1]) if stage == "propose"}
+    by_the_stream = {f"stream-{g}/{arm}/{t}" for g in (0, 1) for arm in ("plain", "replay") for t in range(N)}
+    by_the_stream |= {f"stream-0/orthogonal/{t}" for t in range(N)}
+    assert {key for key in written if key.startswith("stream-") and "questions" not in key} == {
+        "stream-0/by-base",
+        "stream-1/by-base",
+        *by_the_stream,
+    }
+
+
+def test_an_arm_has_steps_of_its_own(continual):
+    arms = summary_of(continual[1])["arms"]
+    assert {step["steps"] for step in arms["perfect"]["steps"]} == {ARMS["perfect"]["steps"]}
+    assert {step["steps"] for step in arms["passage"]["steps"]} == {continual[0]["inner"]["steps"]}
 
 
 def test_a_plain_stream_is_what_the_engine_does_by_hand(continual):
@@ -237,7 +254,7 @@ def test_a_mixture_keeps_an_edits_own_share_and_takes_every_other_line_before_on
 
 KILLED_AFTER = {
     "continual": (
-        "stream-0/gate/0/propose/0",
+        "stream-0/by-base/propose/0",
         "stream-0/asleep/1/lessons",
         "stream-0/routed/learn/0",
     ),

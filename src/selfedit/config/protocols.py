@@ -77,6 +77,11 @@ class ArmSettings(Section):
     )
     rank: int = Field(0, ge=0, description="rank of an edit; 0: inner.rank")
     lr: float = Field(0.0, ge=0, description="learning rate of an edit; 0: inner.lr")
+    steps: int = Field(
+        0,
+        ge=0,
+        description="optimiser steps of an edit, before replay and rehearsal add theirs; 0: inner.steps (or inner.epochs)",
+    )
     keep: float = Field(0.2, gt=0, le=1, description="ties: largest share of each edit's change")
     consolidate: int = Field(
         0,

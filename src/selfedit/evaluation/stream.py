@@ -81,6 +81,7 @@ class Stream:
         self.learner = work.beside_learner(around.policy)
         self.name = key.replace("/", "-")
         self.directory = work.run.directory / "streams" / self.name
+        self._group = key.split("/")[0]
         self.lessons: list[Lesson] = []
 
     def take_in(self, every: int) -> Taken:
@@ -115,10 +116,10 @@ class Stream:
         state = _State()
         known: list[ParsedEdit] = []
         earlier: list[Adapter] = []
+        may_write = self.arm.writer == "stream" and self.engine is self.work.engine
+        written = [] if may_write else self._written_before()
         for t, task in enumerate(self.tasks):
-            may_write = self.arm.writer == "stream" and self.engine is self.work.engine
-            writer = self._beside(state) if may_write else self.around.policy
-            (parsed,) = self._written(f"{self.key}/{t}", writer, [task])
+            (parsed,) = self._written(f"{self.key}/{t}", self._beside(state), [task]) if may_write else (written[t],)
 
             def learn(
                 t: int = t,
@@ -177,8 +178,8 @@ class Stream:
         ]
         sequences = tuple(sequence for edit in parsed for sequence in edit.sequences)
         seed = sub_seed(self._seed(t), "consolidate")
-        update = self.rewarder.update_for(ParsedEdit((), sequences), seed, self.arm.lr or None)
-        if not settings.inner.epochs:  # epochs are counted over all sequences already
+        update = self._update(ParsedEdit((), sequences), seed)
+        if self.arm.steps or not settings.inner.epochs:  # epochs are counted over all sequences already
             update = replace(update, steps=update.steps * len(parsed))
         update = self._mixed(update, [])
         lessons = ParsedEdit((), sequences, reason="" if sequences else "there is no lesson")
@@ -187,14 +188,14 @@ class Stream:
 
     def _apart(self) -> Iterator[tuple[Row, _State]]:
         """Every edit learned by itself, beside the policy; then all so far as one adapter, or each for its own questions."""
-        parsed = self._written(self.key, self.around.policy, self.tasks)
+        parsed = self._written_before()
         decisions: list[Row] = []
         size = self.work.chunk_size
         for start in range(0, len(self.tasks), size):
             chunk = dict(enumerate(parsed[start : start + size], start=start))
 
             def learn(chunk: Mapping[int, ParsedEdit] = chunk) -> Row:
-                trained = self._trained({t: (p, self._alone(t, p)) for t, p in chunk.items()}, _State())
+                trained = self._trained({t: (p, self._update(p, self._seed(t))) for t, p in chunk.items()}, _State())
                 return {"decisions": [self._kept(str(t), *trained[t]) for t in chunk]}
 
             decisions += self.work.run.once(f"{self.key}/learn/{start}", learn)["decisions"]
@@ -217,7 +218,7 @@ class Stream:
         self, t: int, parsed: ParsedEdit, state: _State, known: Sequence[ParsedEdit], earlier: Sequence[Adapter]
     ) -> Row:
         """One edit learned beside the stream so far, and kept at the scale that the gate lets through."""
-        update = self._mixed(self._alone(t, parsed), known)
+        update = self._mixed(self._update(parsed, self._seed(t)), known)
         init, orthogonal = None, self.arm.orthogonal and bool(earlier)
         if orthogonal:
             init = self.engine.initial_adapter(rank=update.rank, alpha=update.alpha, seed=update.seed)
@@ -276,9 +277,10 @@ class Stream:
         replace_directory(self.directory / name, adapter.save)
         return row | {"adapter_sha256": adapter.sha256}
 
-    def _alone(self, t: int, parsed: ParsedEdit) -> Update:
-        """The edit's own update."""
-        update = self.rewarder.update_for(parsed, self._seed(t), self.arm.lr or None)
+    def _update(self, parsed: ParsedEdit, seed: int) -> Update:
+        """What the inner loop does with an edit, but for what the arm has of its own."""
+        update = self.rewarder.update_for(parsed, seed, self.arm.lr or None)
+        update = replace(update, steps=self.arm.steps or update.steps)
         if self.arm.rank:
             update = replace(update, rank=self.arm.rank, alpha=update.alpha * self.arm.rank / update.rank)
         return update
@@ -290,7 +292,12 @@ class Stream:
         return mixed(update, [(lines, self.arm.replay), (self.around.rehearsal, self.arm.rehearsal)], rng)
 
     def _seed(self, t: int) -> int:
-        return sub_seed(self.work.settings.seed, self.key.split("/")[0], "inner", self.tasks[t].id)
+        return sub_seed(self.work.settings.seed, self._group, "inner", self.tasks[t].id)
+
+    def _written_before(self) -> list[ParsedEdit]:
+        """Every passage's edit by the policy as it was before the stream: the same ones in all arms that have them so."""
+        policy = self.around.policy
+        return self._written(f"{self._group}/by-{policy.sha256[:16] if policy else 'base'}", policy, self.tasks)
 
     def _written(self, key: str, writer: Adapter | None, tasks: Sequence[Task]) -> list[ParsedEdit]:
         if self.arm.learns == "passage":
