@@ -193,3 +193,18 @@ def test_settings_of_a_learner():
     assert make_settings({}).sha256() != make_settings({"learner": {}}).sha256()
     with pytest.raises(SettingsError, match=r"learner\.nonsense"):
         make_settings({"learner": {"nonsense": 1}})
+
+
+def test_a_policy_that_was_trained_for_another_model_writes_its_streams(two, taught, tmp_path):
+    """The trained writer's adapter does not fit the learner, and the stream leaves both models as they were."""
+    arms = {"plain": {}, "kept": {"replay": 1.0, "rehearsal": 0.5}, "routed": {"merge": "routed"}}
+    protocol = {"name": "continual", "passages": 2, "groups": 1, "arms": arms, "general": 2, "own_texts": 3}
+    how = two | {"rounds": 0, "protocol": protocol | {"policy": str(taught)}}
+    summary, trained = run_experiment(make_settings(how), tmp_path / "stream"), summary_of(taught)
+    assert list(summary["arms"]) == list(arms)
+    assert {row["rung"] for row in summary["ladder"]} >= {"no_edit", "round_1"}
+    for whose in ("base", "learner"):
+        hashes = {made[f"{whose}_sha256_{when}"] for made in (summary, trained) for when in ("before", "after")}
+        assert len(hashes) == 1
+    policy = load_engine(make_settings(two)).load_adapter(taught / "policy" / "round-1").sha256[:16]
+    assert f"stream-0/by-{policy}/propose/0" in chunks(tmp_path / "stream")
