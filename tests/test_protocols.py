@@ -26,7 +26,7 @@ from selfedit.errors import RunError, SettingsError
 from selfedit.evaluation.experiment import dry_run, load_engine, load_source, run_experiment
 from selfedit.evaluation.merging import mixed
 from selfedit.evaluation.protocols import _groups, check_policy
-from selfedit.rewards.outcomes import Rewarder, parse_passage
+from selfedit.rewards.outcomes import Rewarder, parse_edit, parse_passage
 from selfedit.types import TrainSequence, Update
 
 N = 3  # passages of a group
@@ -38,6 +38,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "gate": {"gate": True, "writer": "policy"},
     "orthogonal": {"orthogonal": True, "rank": 2, "groups": 1},
     "asleep": {"consolidate": 2, "replay": 1.0, "writer": "policy", "groups": 1},
+    "again": {"consolidate": 2, "relearns": "edits", "writer": "policy", "groups": 1},
     "average": {"merge": "average"},
     "ties": {"merge": "ties", "groups": 1},
     "routed": {"merge": "routed", "untrained": True},
@@ -117,6 +118,25 @@ def test_a_plain_stream_is_what_the_engine_does_by_hand(continual):
         adapter = engine.fit([rewarder.update_for(parse_passage(engine, settings, task), seed)]).adapter(0)
         assert adapter.sha256 in chunks[f"stream-0/passage/{t}/learn"]
         state = adapter if state is None else engine.combine([state, adapter])
+
+
+def test_edits_that_are_learned_again_together_are_one_update_of_all_their_lines(continual):
+    how, directory = continual
+    settings = make_settings(how)
+    engine, tasks = load_engine(settings), load_source(settings).evaluation()[:2]
+    rewarder = Rewarder(engine, settings)
+    chunks = {key: json.loads(data) for key, _, _, data in journal_of(directory)}
+    texts = [row["text"] for row in chunks["stream-0/by-base/propose/0"]["edits"]]
+    parsed = [parse_edit(engine, settings, task, text) for task, text in zip(tasks, texts, strict=False)]
+    sequences = tuple(sequence for edit in parsed for sequence in edit.sequences)
+    seed = sub_seed(sub_seed(settings.seed, "stream-0", "inner", tasks[-1].id), "consolidate")
+    update = rewarder.update_for(ParsedEdit((), sequences), seed)
+    engine.mount(None)
+    adapter = engine.fit([replace(update, steps=2 * update.steps)]).adapter(0)
+    row = chunks["stream-0/again/1/consolidate"]
+    assert row["steps"] == 2 * settings.inner.steps
+    assert row["adapter_sha256"] == adapter.sha256
+    assert not any("lessons" in key or "questions" in key for key in chunks if key.startswith("stream-0/again/"))
 
 
 def summary_of_run(how: dict[str, Any], directory: Path) -> dict[str, Any]:

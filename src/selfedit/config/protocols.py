@@ -86,8 +86,13 @@ class ArmSettings(Section):
     consolidate: int = Field(
         0,
         ge=0,
-        description="after so many passages one adapter is trained anew on all that the edited models answered consistently "
-        "([protocol.consolidation]), and takes the place of the edits; 0: never",
+        description="after so many passages one adapter is trained anew on all passages so far, and takes the place of the edits "
+        "(0: never)",
+    )
+    relearns: Literal["lessons", "edits"] = Field(
+        "lessons",
+        description="consolidate: on what, lessons (what the edited models answered consistently: [protocol.consolidation]), or "
+        "the edits of all passages so far, together",
     )
     gate: bool = Field(False, description="merge what [protocol.gate] lets through")
     groups: int = Field(

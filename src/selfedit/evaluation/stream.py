@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from ..config import ArmSettings, sub_seed
@@ -137,13 +138,25 @@ class Stream:
                 state = _State(self._sum(state.adapter, adapter, decision["scale"]))
                 earlier.append(adapter)
             if self.arm.consolidate:
-                state, more = self._consolidated(t, decision, state)
+                state, more = self._consolidated(t, decision, state, known)
                 decision |= more
                 earlier = [state.adapter] if more and state.adapter is not None else earlier
             yield decision, state
 
-    def _consolidated(self, t: int, decision: Row, state: _State) -> tuple[_State, Row]:
-        """Lessons of passage t; where it is time, a fresh adapter that learned all lessons in place of the edits, and its row."""
+    def _consolidated(self, t: int, decision: Row, state: _State, known: Sequence[ParsedEdit]) -> tuple[_State, Row]:
+        """Where it is time, a fresh adapter that learned all lessons (or edits) in place of the edits one by one, and its row."""
+        if self.arm.relearns == "lessons":
+            self._ask(t, decision, state)
+        if (t + 1) % self.arm.consolidate:
+            return state, {}
+        again = known if self.arm.relearns == "edits" else self._lessons_of(self.tasks[: t + 1])
+        row = self.work.run.once(f"{self.key}/{t}/consolidate", lambda: self._learn_again(t, again))
+        if row["scale"]:
+            state = _State(self.engine.load_adapter(self.directory / f"base-{t}"))
+        return state, {"consolidated": row}
+
+    def _ask(self, t: int, decision: Row, state: _State) -> None:
+        """Lessons of passage t: what the model that has just learned it answers to the policy's questions."""
         task, how = self.tasks[t], self.work.settings.protocol.consolidation
         key = f"{self.key}/{t}/questions"
         questions = questions_for(self.work, key, task, self.around.policy, how.samples) if decision["scale"] else []
@@ -156,34 +169,30 @@ class Stream:
             return {"lessons": [vars(lesson) for lesson in found]}
 
         self.lessons += [Lesson(**row) for row in self.work.run.once(f"{self.key}/{t}/lessons", asked)["lessons"]]
-        if (t + 1) % self.arm.consolidate:
-            return state, {}
-        row = self.work.run.once(f"{self.key}/{t}/consolidate", lambda: self._learn_lessons(t))
-        if row["scale"]:
-            state = _State(self.engine.load_adapter(self.directory / f"base-{t}"))
-        return state, {"consolidated": row}
 
-    def _learn_lessons(self, t: int) -> Row:
-        """One adapter trained on the lessons of all passages so far, with as many steps as these had; not on the passages."""
+    def _lessons_of(self, tasks: Sequence[Task]) -> list[ParsedEdit]:
+        """The lessons of each passage that has some, as an edit; without the passage."""
         settings = self.rewarder.settings
         edits = settings.edits.model_copy(update={"include_context": False})
         settings = settings.model_copy(update={"edits": edits})
         by_task: dict[str, list[str]] = {}
         for lesson in self.lessons:
             by_task.setdefault(lesson.task_id, []).append(lesson.line)
-        parsed = [
-            parse_edit(self.engine, settings, task, "\n".join(by_task[task.id]))
-            for task in self.tasks[: t + 1]
-            if task.id in by_task
+        return [
+            parse_edit(self.engine, settings, task, "\n".join(by_task[task.id])) for task in tasks if task.id in by_task
         ]
-        sequences = tuple(sequence for edit in parsed for sequence in edit.sequences)
+
+    def _learn_again(self, t: int, edits: Sequence[ParsedEdit]) -> Row:
+        """One adapter trained on many passages' edits or lessons at once, with as many steps as each alone would have."""
+        kept = [edit.sequences for edit in edits if edit.sequences]
+        sequences = tuple(chain(*kept))
         seed = sub_seed(self._seed(t), "consolidate")
         update = self._update(ParsedEdit((), sequences), seed)
-        if self.arm.steps or not settings.inner.epochs:  # epochs are counted over all sequences already
-            update = replace(update, steps=update.steps * len(parsed))
+        if self.arm.steps or not self.rewarder.settings.inner.epochs:  # epochs are counted over all sequences already
+            update = replace(update, steps=update.steps * len(kept))
         update = self._mixed(update, [])
-        lessons = ParsedEdit((), sequences, reason="" if sequences else "there is no lesson")
-        adapter, row = self._trained({t: (lessons, update)}, _State())[t]
+        together = ParsedEdit((), sequences, reason="" if sequences else "there is nothing to consolidate")
+        adapter, row = self._trained({t: (together, update)}, _State())[t]
         return self._kept(f"base-{t}", adapter, row)
 
     def _apart(self) -> Iterator[tuple[Row, _State]]:
