@@ -25,6 +25,7 @@ from selfedit.edits.text import ParsedEdit
 from selfedit.errors import RunError, SettingsError
 from selfedit.evaluation.experiment import dry_run, load_engine, load_source, run_experiment
 from selfedit.evaluation.merging import mixed
+from selfedit.evaluation.planning import plan
 from selfedit.evaluation.protocols import _groups, check_policy
 from selfedit.rewards.outcomes import Rewarder, parse_edit, parse_passage
 from selfedit.types import TrainSequence, Update
@@ -103,6 +104,17 @@ def test_an_arm_has_steps_of_its_own(continual):
     arms = summary_of(continual[1])["arms"]
     assert {step["steps"] for step in arms["perfect"]["steps"]} == {ARMS["perfect"]["steps"]}
     assert {step["steps"] for step in arms["passage"]["steps"]} == {continual[0]["inner"]["steps"]}
+
+
+def test_a_plan_counts_an_arms_own_steps_and_what_it_learns_again(fields):
+    def loops(**arm: Any) -> int:
+        return plan(make_settings(of(fields, name="stream", passages=4, groups=1, arms={"one": arm})))["inner_loops"]
+
+    alone, steps = 4, fields["inner"]["steps"]
+    assert loops() == alone + 4
+    assert loops(steps=3 * steps, replay=1.0) == alone + 3 * 4 * 2
+    again = 2 + 4  # passages that are learned anew after 2 and after 4
+    assert loops(steps=3 * steps, consolidate=2, relearns="edits") == alone + 3 * (4 + again)
 
 
 def test_a_plain_stream_is_what_the_engine_does_by_hand(continual):

@@ -80,9 +80,10 @@ def _tested(settings: Settings) -> tuple[int, str]:
     loops, told = n, []
     for name, arm in protocol.arms.items():
         passages = protocol.passages * min(arm.groups or protocol.groups, protocol.groups)
-        loops += round(passages * (1 + arm.replay + arm.rehearsal))
+        longer = arm.steps / settings.inner.steps if arm.steps else 1.0
+        loops += round(passages * longer * (1 + arm.replay + arm.rehearsal))
         again = range(arm.consolidate, protocol.passages + 1, arm.consolidate) if arm.consolidate else range(0)
-        loops += round(sum(again) * (1 + arm.rehearsal)) * passages // protocol.passages
+        loops += round(sum(again) * longer * (1 + arm.rehearsal)) * passages // protocol.passages
         told.append(f"{name} {passages}")
     return (
         loops,
