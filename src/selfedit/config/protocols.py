@@ -75,7 +75,7 @@ class ArmSettings(Section):
         description="an edit starts on inputs that no earlier one reads, and is projected onto those after training (after "
         "O-LoRA's subspaces); take a low rank with it: as many inputs as a layer has are all there is",
     )
-    rank: int = Field(0, ge=0, description="rank of an edit; 0: inner.rank")
+    rank: int = Field(0, ge=0, description="rank of an edit, at inner.alpha / inner.rank; 0: inner.rank")
     lr: float = Field(0.0, ge=0, description="learning rate of an edit; 0: inner.lr")
     steps: int = Field(
         0,

@@ -287,7 +287,7 @@ class Stream:
         return row | {"adapter_sha256": adapter.sha256}
 
     def _update(self, parsed: ParsedEdit, seed: int) -> Update:
-        """What the inner loop does with an edit, but for what the arm has of its own."""
+        """The inner loop's update for an edit, with what the arm has of its own."""
         update = self.rewarder.update_for(parsed, seed, self.arm.lr or None)
         update = replace(update, steps=self.arm.steps or update.steps)
         if self.arm.rank:
