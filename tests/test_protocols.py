@@ -288,7 +288,6 @@ KILLED_AFTER = {
     "continual": (
         "stream-0/by-base/propose/0",
         "stream-0/asleep/1/lessons",
-        "stream-0/routed/learn/0",
     ),
     "cpt": ("cpt/base_edits/0",),
 }

@@ -22,7 +22,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         small = {
             "edits": {"max_new_tokens": 16},
             "inner": {"steps": 1},
-            "tasks": {"dev": 1},
+            "tasks": {"dev": 1, "probes_per_kind": 1},
+            "guards": {"anchors": 1},
+            "algorithm": {"epochs": 1},
             "model": {"dtype": "fp32"},
         }
         changed = {name: getattr(settings, name).model_copy(update=fields) for name, fields in small.items()}
