@@ -208,9 +208,8 @@ def _settle(run: Run, resolve: Resolve) -> None:
         return
     try:
         theirs = tomllib.loads(file.read_text(encoding="utf-8"))
-        theirs = merged(
-            Settings.model_validate(theirs).fields(), theirs
-        )  # what came with a later version has its default
+        # A setting that came with a later version has its default.
+        theirs = merged(Settings.model_validate(theirs).fields(), theirs)
     except ValueError:
         raise RunError(
             f"{file}: damaged, or of another version; move the directory away to start the run anew"
