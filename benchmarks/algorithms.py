@@ -130,7 +130,9 @@ def save_chart(made: Mapping[str, Any], path: Path) -> None:
         for row in found["rounds"]
     ]
     names = list(made["algorithms"])
+    last = values[-1]["round"]
     x = alt.X("round:Q", title="Round", axis=alt.Axis(tickMinStep=1, grid=False))
+    x = x.scale(domain=[-last / 30, last * 31 / 30], nice=False)
     y = alt.Y("accuracy:Q", title="Held-out questions answered right", axis=alt.Axis(format=".0%"))
     colour = alt.Color("algorithm:N", scale=alt.Scale(domain=names, range=_COLOURS[: len(names)]), title=None)
     data = alt.Chart(alt.InlineData(values=values)).encode(x=x, y=y.scale(zero=False), color=colour)

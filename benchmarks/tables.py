@@ -42,6 +42,16 @@ def ladder(summary: Summary) -> Table:
     return made
 
 
+def pooled(summary: Summary) -> Table:
+    """A rung a row, over several seeds and by each."""
+    seeds = [{row["rung"]: row["accuracy"] for row in seed["ladder"]} for seed in summary["seeds"]]
+    made: Table = [("prepared with", "accuracy, % [95 %]", "by seed", "passages")]
+    for row in rows(summary, "ladder"):
+        by_seed = ", ".join(f"{100 * seed[row['rung']]:.1f}" for seed in seeds)
+        made.append((rung_label(row["rung"]), _share(row), by_seed, count(row["n_tasks"])))
+    return made
+
+
 def paired(summary: Summary) -> Table:
     """Differences on the same passages, a pair a row."""
     made: Table = [("difference, on the same passages", "points [95 %]")]
@@ -93,7 +103,7 @@ def algorithms(made: Summary) -> Table:
 
 
 KINDS: Mapping[str, Callable[[Summary], Table]] = {
-    table.__name__: table for table in (ladder, paired, merged, routed, matrix, algorithms)
+    table.__name__: table for table in (ladder, pooled, paired, merged, routed, matrix, algorithms)
 }
 
 

@@ -59,6 +59,10 @@ def test_every_kind_of_table_reads_its_results() -> None:
         ("`plain`", "after its own edit", "75.0 %", "50.0 %"),
         ("`plain`", "at the end", "25.0 %", "50.0 %"),
     ]
+    seeds = [{"ladder": [{"rung": "base_edits", "accuracy": value}]} for value in (0.25, 0.75)]
+    assert tables.pooled({"ladder": [{"rung": "base_edits", **ROW}], "seeds": seeds})[1:] == [
+        ("own notes, before RL", "50.0 [25.0, 75.0]", "25.0, 75.0", "8")
+    ]
     pair = {"a": "round_2", "b": "base_edits", "difference": 0.05, "low": -0.01, "high": 0.11}
     assert tables.paired({"paired": [pair]})[1][1] == "+5.0 [-1.0, +11.0]"
     found = {"rounds": [{"round": 0, **ROW}, {"round": 10, **ROW}], "seconds": 600}
