@@ -39,9 +39,9 @@ def evaluate(
     goes on where it was.
 
     For example:
-      selfedit demo
-      selfedit evaluate examples/cpt.toml --policy runs/demo-seed-0 --json cpt.json
-      selfedit evaluate examples/stream.toml --policy runs/demo-seed-0 --dry-run
+      selfedit run examples/pairs.toml
+      selfedit evaluate examples/cpt.toml --policy runs/pairs --json cpt.json
+      selfedit evaluate examples/stream.toml --policy runs/pairs --dry-run
       selfedit evaluate my.toml --protocol continual --split test
 
     Parameters
