@@ -102,13 +102,18 @@ def by_round(summaries: Sequence[Mapping[str, Any]], rounds: Sequence[int]) -> l
     return [{"round": n, "accuracy": row.mean, "low": row.low, "high": row.high} for n, row in found.items()]
 
 
+def by_seed(summaries: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """Accuracy of every rung, a row for each seed."""
+    return [[row["accuracy"] for row in summary["ladder"]] for summary in summaries]
+
+
 def measured(summaries: Sequence[Mapping[str, Any]], rounds: int) -> dict[str, Any]:
     """One algorithm's figures over its seeds."""
     return {
         "rounds": by_round(summaries, (0, rounds // 2, rounds)),
         "seconds": sum(s["timing"]["total_seconds"] for s in summaries) / len(summaries),
         "seeds": [s["seed"] for s in summaries],
-        "by_seed": [[row["accuracy"] for row in s["ladder"]] for s in summaries],
+        "by_seed": by_seed(summaries),
         "verdicts": [[row["verdict"] for row in s["rounds"][1:]] for s in summaries],
         "mean_rewards": [[row["mean_reward"] for row in s["rounds"][1:]] for s in summaries],
         "reliability": reliability(summaries),
@@ -179,6 +184,7 @@ def measure(out: Path, arms: Sequence[str], seeds: Sequence[int], test: int, **h
             **_row(difference(looks[winner], looks["paper"], _rung(rounds))),
             "tasks": test,
             "rounds": {arm: by_round(summaries, (0, rounds)) for arm, summaries in looks.items()},
+            "by_seed": {arm: by_seed(summaries) for arm, summaries in looks.items()},
         }
     return made
 

@@ -56,6 +56,7 @@ def test_it_compares_on_equal_terms_and_goes_on(tmp_path: Path) -> None:
     assert len((tmp_path / "runs" / "test-ledger.jsonl").read_text().splitlines()) == 2  # one look each
     looked = json.loads((tmp_path / "runs" / "reinforce-test-seed-1" / "summary.json").read_text())
     assert [row["accuracy"] for row in test["rounds"]["reinforce"]] == [row["accuracy"] for row in looked["ladder"]]
+    assert test["by_seed"]["reinforce"] == [[row["accuracy"] for row in looked["ladder"]]]
     assert len(looked["per_task"]["round_2"]) == test["tasks"] == 3
     assert not set(looked["per_task"]["round_2"]) & set(
         json.loads((tmp_path / "runs" / "reinforce-dev-seed-1" / "summary.json").read_text())["per_task"]["round_2"]
