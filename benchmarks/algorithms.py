@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from selfedit.config import Settings, load_settings, make_settings
 from selfedit.evaluation.experiment import run_experiment
+from selfedit.report.charts import save
 from selfedit.run import write_atomically
 from selfedit.stats import Interval, bootstrap_seeds
 
@@ -127,8 +127,8 @@ def reliability(summaries: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(row["var_between"] for row in rows) / observed if observed else None
 
 
-def save_chart(made: Mapping[str, Any], path: Path) -> None:
-    """Accuracy by round of each algorithm, with its intervals, as SVG on white."""
+def rounds_chart(made: Mapping[str, Any]) -> alt.LayerChart:
+    """Accuracy by round of each algorithm, with its intervals."""
     values = [
         {"algorithm": name, **row, "round": row["round"] + (i - len(made["algorithms"]) / 2) / 20}  # bars stay apart
         for i, (name, found) in enumerate(made["algorithms"].items())
@@ -142,10 +142,7 @@ def save_chart(made: Mapping[str, Any], path: Path) -> None:
     colour = alt.Color("algorithm:N", scale=alt.Scale(domain=names, range=_COLOURS[: len(names)]), title=None)
     data = alt.Chart(alt.InlineData(values=values)).encode(x=x, y=y.scale(zero=False), color=colour)
     bars = data.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q").scale(zero=False), y2="high:Q")
-    chart = alt.layer(data.mark_line(strokeWidth=2, point=True), bars).properties(width=520, height=300)
-    path.write_text(
-        vl_convert.vegalite_to_svg(chart.properties(background="white", padding=12).to_dict()), encoding="utf-8"
-    )
+    return alt.layer(data.mark_line(strokeWidth=2, point=True), bars).properties(width=520, height=300)
 
 
 def difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], last: str) -> Interval:
@@ -203,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--tasks", type=int, default=48, help="held-out passages of each seed")
     parser.add_argument("--loops", type=int, default=LOOPS_A_ROUND, help="inner loops a round")
-    parser.add_argument("--chart", type=Path, help="an SVG of accuracy by round")
+    parser.add_argument("--chart", type=Path, help="accuracy by round as a picture, .svg or .png")
     parser.add_argument(
         "--test", type=int, default=0, metavar="N", help="then the one look at N test passages of each seed"
     )
@@ -212,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = measure(asked.out, asked.arms, asked.seeds, asked.test, **how)
     write_atomically(asked.json, json.dumps(made, indent=1) + "\n")
     if asked.chart:
-        save_chart(made, asked.chart)
+        save(rounds_chart(made), asked.chart)
     print(json.dumps(made, indent=1))
     return 0
 

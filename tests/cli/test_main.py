@@ -201,6 +201,18 @@ def test_report_pools_runs_and_refuses_the_same_seed_twice(capsys: pytest.Captur
     assert "saved as .png or .svg" in capsys.readouterr().err
 
 
+def test_the_picture_of_a_run_is_its_ladder_and_of_a_stream_what_each_way_keeps() -> None:
+    _finished(Path("r"), 1)
+    assert main(["report", "r", "--chart", "ladder.svg"]) == 0
+    assert "answered right" in Path("ladder.svg").read_text()
+    summary = json.loads(Path("r/summary.json").read_text())
+    matrix = {"1": [0.5], "2": [0.2, 0.4]}
+    summary["arms"] = {"plain": {"merge": "sum", "immediate": 0.45, "retained": 0.3, "matrix": matrix}}
+    Path("r/summary.json").write_text(json.dumps(summary))
+    assert main(["report", "r", "--chart", "stream.svg"]) == 0
+    assert "Passages taken in" in Path("stream.svg").read_text()
+
+
 def test_a_dry_run_plans_and_runs_nothing(
     capsys: pytest.CaptureFixture[str], runs: list[tuple[Settings, Path]]
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sample_summary import full_summary, minimal_summary
 
-from selfedit.report.charts import kinds_chart, ladder_chart, rounds_chart, save_ladder, styles_chart, svg
+from selfedit.report.charts import kinds_chart, ladder_chart, rounds_chart, save, styles_chart, svg
 
 
 def test_what_was_not_measured_is_not_drawn() -> None:
@@ -23,13 +23,14 @@ def test_a_chart_takes_the_pages_text_colour_and_has_no_ids_that_could_clash() -
         assert 'fill="#000"' not in drawn
 
 
-def test_the_ladder_can_be_saved_for_documents(tmp_path: Path) -> None:
-    assert save_ladder(full_summary(), tmp_path / "ladder.png", scale=1).read_bytes().startswith(b"\x89PNG")
-    assert save_ladder(full_summary(), tmp_path / "ladder.svg").read_text(encoding="utf-8").startswith("<svg")
+def test_a_chart_can_be_saved_for_documents(tmp_path: Path) -> None:
+    drawn = ladder_chart(full_summary())
+    assert save(drawn, tmp_path / "ladder.png", scale=1).read_bytes().startswith(b"\x89PNG")
+    assert save(drawn, tmp_path / "ladder.svg").read_text(encoding="utf-8").startswith("<svg")
     with pytest.raises(ValueError, match=r"\.png or \.svg"):
-        save_ladder(full_summary(), tmp_path / "ladder.pdf")
-    with pytest.raises(ValueError, match="no measured rung"):
-        save_ladder({}, tmp_path / "ladder.png")
+        save(drawn, tmp_path / "ladder.pdf")
+    with pytest.raises(ValueError, match="nothing measured"):
+        save(ladder_chart({}), tmp_path / "ladder.png")
 
 
 def test_a_rung_on_fewer_tasks_says_so_in_its_label():

@@ -32,7 +32,8 @@ def report(
         File for the pooled result: the ladder and the paired differences, of
         each seed and of all.
     chart
-        File for the pooled ladder as a picture, .svg or .png.
+        File for the pooled ladder as a picture, .svg or .png; of a stream
+        what each way keeps.
     """
     from ..errors import RunError
     from ..report.html import write_report
@@ -58,15 +59,19 @@ def write_pooled(runs: Sequence[Path], json_file: Path | None, chart: Path | Non
     """The runs' pooled result, written as JSON and as a picture where asked."""
     from ..errors import RunError
     from ..evaluation.pooled import pool
-    from ..report.charts import save_ladder
+    from ..report.charts import ladder_chart, save
+    from ..report.streams import streams_chart
     from ..run import write_atomically
 
-    pooled = pool([read_summary(run) for run in runs])
+    summaries = [read_summary(run) for run in runs]
+    pooled = pool(summaries)
     try:
         if json_file is not None:
             write_atomically(json_file, dumps(pooled, indent=1, allow_nan=False) + "\n")
         if chart is not None:
-            save_ladder(pooled, chart)
+            # Several streams are not pooled: their groups are seeds already.
+            stream = streams_chart(summaries[0]) if len(runs) == 1 else None
+            save(ladder_chart(pooled) if stream is None else stream, chart)
     except (OSError, ValueError) as error:
         raise RunError(f"the pooled result can't be written: {error}") from None
     return pooled

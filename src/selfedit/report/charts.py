@@ -212,14 +212,13 @@ def svg(chart: alt.Chart) -> str:
     return text
 
 
-def save_ladder(summary: Summary, path: Path, scale: float = 2.0) -> Path:
-    """Save the ladder's chart as PNG or SVG, by ``path``'s ending, on white (for documents).
+def save(chart: alt.Chart | None, path: Path, scale: float = 2.0) -> Path:
+    """Save a chart as PNG or SVG, by ``path``'s ending, on white (for documents).
 
     Raises ValueError where there is nothing to draw, or for another ending.
     """
-    chart = ladder_chart(summary)
     if chart is None:
-        raise ValueError("the summary's ladder has no measured rung to draw")
+        raise ValueError("the summary has nothing measured to draw")
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"{path}: a chart is saved as .png or .svg")
     spec = chart.properties(background="white", padding=12).to_dict()
