@@ -35,7 +35,7 @@ def _difference(row: Row) -> str:
 
 def ladder(summary: Summary) -> Table:
     """A rung a row."""
-    made: Table = [("prepared with", "accuracy, % [95 %]", "optimiser steps", "tokens a passage", "passages")]
+    made: Table = [("prepared with", "accuracy, % [95 %]", "steps a passage", "tokens a passage", "passages")]
     for row in rows(summary, "ladder"):
         cost = (count(row[name]) for name in ("steps", "trained_tokens", "n_tasks"))
         made.append((rung_label(row["rung"]), _share(row), *cost))

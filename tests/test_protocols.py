@@ -23,12 +23,14 @@ from selfedit.cli.main import main
 from selfedit.config import ArmSettings, make_settings, sub_seed
 from selfedit.edits.text import ParsedEdit
 from selfedit.errors import RunError, SettingsError
+from selfedit.evaluation import stream
 from selfedit.evaluation.experiment import dry_run, load_engine, load_source, run_experiment
+from selfedit.evaluation.ladder import Rung, paired_rows
 from selfedit.evaluation.merging import mixed
 from selfedit.evaluation.planning import plan
 from selfedit.evaluation.protocols import _groups, check_policy
 from selfedit.rewards.outcomes import Rewarder, parse_edit, parse_passage
-from selfedit.types import TrainSequence, Update
+from selfedit.types import Task, TrainSequence, Update
 
 N = 3  # passages of a group
 ARMS: dict[str, dict[str, Any]] = {
@@ -79,9 +81,12 @@ def test_a_stream_asks_all_passages_so_far_after_every_edit(continual):
         assert arm["retained"] == pytest.approx(sum(arm["matrix"]["3"]) / 3)
         assert arm["seeds"] == ARMS[name].get("groups", 2)
         assert sum(arm["decisions"].values()) == 3 * arm["seeds"]
-        assert ("against_plain" in arm) == (name != "plain")
-        assert arm["single"] == pytest.approx(
+        assert arm.get("against", {}).get("arm") == (None if name == "plain" else "plain")
+        assert ("single" in arm) == (name not in ("passage", "perfect"))  # which is of self-edits
+        assert arm.get("single", 0) == pytest.approx(
             sum(list(summary["per_task"]["base_edits"].values())[: 3 * arm["seeds"]]) / (3 * arm["seeds"])
+            if "single" in arm
+            else 0
         )
         assert 0 <= arm["general_after"] <= 1
     assert {row["rung"] for row in summary["ladder"]} == {"no_edit", "base_edits", "in_context"}
@@ -165,12 +170,44 @@ def test_a_gate_that_nothing_passes_leaves_the_model_alone(fields, tmp_path):
     assert (arm["retained"], arm["general_after"]) == (summary["no_update"], arm["general_before"])
 
 
+def test_the_gate_looks_at_as_many_merged_edits_as_it_may(monkeypatch):
+    """Rejected edits leave an empty one behind, which would tell nothing."""
+    seen: list[Any] = []
+    monkeypatch.setattr(stream, "MergeCost", lambda work, anchors, own, earlier, before: seen.append(earlier))
+    monkeypatch.setattr(stream, "decide", lambda cost, limits: None)
+    known = [ParsedEdit((), (TrainSequence((1, 2), (False, True)),) if i % 10 == 0 else ()) for i in range(40)]
+    settings = make_settings({"protocol": {"gate": {"earlier": 3}}})
+    one = SimpleNamespace(
+        tasks=list(range(41)), work=SimpleNamespace(settings=settings), around=SimpleNamespace(anchors=())
+    )
+    one._seed, one._beside = int, lambda state: None
+    stream.Stream._gated(one, 40, None, ParsedEdit(()), stream._State(), known)
+    ((*earlier,),) = seen
+    assert len(earlier) == 3
+    assert all(edit is known[i] and edit.sequences for i, edit in earlier)
+
+
+def test_passages_that_share_an_adapter_are_one_sample_of_it():
+    tasks = [Task(str(i), "", (), ()) for i in range(40)]
+    values, groups = [float(i < 20) for i in range(40)], [[str(i + 20 * g) for i in range(20)] for g in (0, 1)]
+
+    def rungs(groups: list[list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+        untouched = Rung("no_edit", tasks, [0.0] * 40, [()] * 40, None)
+        made = Rung("passage_only", tasks, values, [()] * 40, None, groups=groups)
+        (difference,) = paired_rows({"no_edit": untouched, "passage_only": made}, "round_1")
+        return made.row(), difference
+
+    for alone, together in zip(rungs([]), rungs(groups), strict=True):
+        assert 0.3 < alone["low"] < alone["high"] < 0.7
+        assert (together["low"], together["high"]) == (0, 1)
+
+
 def test_a_group_in_one_adapter_has_steps_for_each_of_its_passages(fields, tmp_path):
     summary = summary_of_run(of(fields, name="cpt"), tmp_path)
     rows = {row["rung"]: row for row in summary["ladder"]}
     assert list(rows) == ["no_edit", "passage_only", "base_edits", "base_self_qa", "perfect_edits", "in_context"]
     trained = [row for name, row in rows.items() if name not in ("no_edit", "in_context")]
-    assert {row["steps"] for row in trained} == {fields["inner"]["steps"] * N}
+    assert {row["steps"] for row in trained} == {fields["inner"]["steps"]}
     assert {row["n_tasks"] for row in rows.values()} == {2 * N}
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from selfedit.stats import DRAWS, bootstrap, bootstrap_seeds, paired, ratio_seeds, resampled_sums
+from selfedit.stats import DRAWS, bootstrap, bootstrap_seeds, ratio_seeds, resampled_sums
 
 
 def test_the_interval_covers_the_true_mean_about_95_times_in_100():
@@ -30,23 +30,10 @@ def test_seeds_that_differ_widen_the_interval():
     assert far.high - far.low > 10 * (near.high - near.low)
 
 
-def test_a_paired_difference_ignores_what_the_tasks_share():
-    rng = np.random.default_rng(2)
-    hard = rng.random(80)
-    interval = paired(hard + 0.1, hard)
-    assert interval.low == pytest.approx(0.1)
-    assert interval.high == pytest.approx(0.1)
-
-
 @pytest.mark.parametrize("values", [[], [float("nan")], [float("inf")]])
 def test_nothing_and_nan_are_refused(values):
     with pytest.raises(ValueError, match="a mean needs"):
         bootstrap(values)
-
-
-def test_other_tasks_are_refused():
-    with pytest.raises(ValueError, match="same tasks"):
-        paired([1.0], [1.0, 2.0])
 
 
 def test_a_ratio_of_proportional_values_is_exact_and_one_by_about_zero_is_none():

@@ -88,10 +88,3 @@ def resampled_sums(parts: NDArray[np.float64], seed: int = 0) -> NDArray[np.floa
         raise ValueError("there is no task to draw")
     drawn = np.random.default_rng(seed).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), size=DRAWS)
     return np.asarray(drawn @ parts, dtype=float)
-
-
-def paired(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interval:
-    """The mean of a - b over the same tasks, and its interval."""
-    if len(a) != len(b):
-        raise ValueError(f"a paired difference needs the same tasks: {len(a)} against {len(b)}")
-    return bootstrap([x - y for x, y in zip(a, b, strict=True)], seed)

@@ -39,7 +39,7 @@ def test_a_table_that_is_not_what_the_results_hold_is_found_and_mended(
     assert page.read_text().splitlines() == [
         "Before",
         "<!-- table ladder x.json -->",
-        "| prepared with | accuracy, % [95 %] | optimiser steps | tokens a passage | passages |",
+        "| prepared with | accuracy, % [95 %] | steps a passage | tokens a passage | passages |",
         "|---|---|---|---|---|",
         "| own notes, before RL | 50.0 [25.0, 75.0] | 12 | 1,234 | 8 |",
         "<!-- end -->",

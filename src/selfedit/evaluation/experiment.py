@@ -184,7 +184,7 @@ def _summary(work: Work, trained: Trained, rungs: dict[str, Rung], before: dict[
         "rounds": trained.rows,
         "reliability": measure(trained.values).row(settings.algorithm.rank_by[0]),
         "by_kind": by_kind(rungs),
-        "per_task": {name: dict(zip((t.id for t in r.tasks), r.accuracy, strict=True)) for name, r in rungs.items()},
+        "per_task": {name: rung.by_task for name, rung in rungs.items()},
         "style_shares": {name: _styles(rung, settings) for name, rung in rungs.items() if rung.texts},
         "verbatim_share": verbatim_share(rungs),
         "examples": _examples(rungs, last, settings),

@@ -7,7 +7,7 @@ reported. A task whose answers could not be graded has no accuracy, and is left 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..edits.text import ParsedEdit, edit_lines
 from ..engine.base import Adapter
 from ..loop import Trained
 from ..rewards.outcomes import Worth, mean_of_graded, parse_edit, parse_passage
-from ..stats import bootstrap, paired
+from ..stats import bootstrap_seeds
 from ..types import Answer, Edit, Outcome, Task
 from ..work import Work
 
@@ -27,6 +27,7 @@ class Rung:
     """One rung's result: per task its accuracy and answers; the mean reward; ``texts`` the edits where it has any.
 
     ``held_out`` counts the lines of its edits that say a probe which the model wrote itself, and were not trained on.
+    ``groups``: the ids of tasks that were learned in one adapter; none where each had its own.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Rung:
     trained_tokens: float = 0.0
     failed: int = 0
     texts: list[str] = field(default_factory=list)
+    groups: list[list[str]] = field(default_factory=list)
     ungraded: int = 0
     held_out: int = 0
 
@@ -65,9 +67,14 @@ class Rung:
             **cost,
         )
 
+    @property
+    def by_task(self) -> dict[str, float]:
+        """Accuracy by task id."""
+        return dict(zip((task.id for task in self.tasks), self.accuracy, strict=True))
+
     def row(self) -> dict[str, Any]:
         """The ladder's row for summary and report; without accuracy where no task could be graded."""
-        interval = bootstrap(self.accuracy) if self.accuracy else None
+        interval = bootstrap_seeds(_grouped(self.by_task, self.groups)) if self.accuracy else None
         return {
             "rung": self.name,
             **{
@@ -314,13 +321,19 @@ def paired_rows(rungs: dict[str, Rung], last_round: str) -> list[dict[str, Any]]
     rows = []
     for a, b in pairs:
         if a in rungs and b in rungs:
-            x, y = (dict(zip((t.id for t in r.tasks), r.accuracy, strict=True)) for r in (rungs[a], rungs[b]))
-            both = [task_id for task_id in x if task_id in y]
+            x, y = rungs[a].by_task, rungs[b].by_task
+            both = {task_id: x[task_id] - y[task_id] for task_id in x if task_id in y}
             if not both:
                 continue
-            difference = paired([x[i] for i in both], [y[i] for i in both])
+            difference = bootstrap_seeds(_grouped(both, rungs[a].groups or rungs[b].groups))
             rows.append({"a": a, "b": b, "difference": difference.mean, "low": difference.low, "high": difference.high})
     return rows
+
+
+def _grouped(values: Mapping[str, float], groups: Sequence[Sequence[str]]) -> list[list[float]]:
+    """Tasks' values, apart by the adapter that they share: passages in one adapter err together. One list where none do."""
+    rows = [[values[i] for i in group if i in values] for group in groups or [list(values)]]
+    return [row for row in rows if row]
 
 
 def by_kind(rungs: dict[str, Rung]) -> list[dict[str, Any]]:

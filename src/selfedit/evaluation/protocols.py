@@ -128,13 +128,16 @@ def streams(
         arms[name] = [
             Stream(work, around, group, arm, f"stream-{g}/{name}").take_in(every) for g, group in enumerate(own)
         ]
-    found = {}
+    found, first = {}, next(iter(arms))
     for name, taken in arms.items():
         ids = {task.id for group in groups[: len(taken)] for task in group}
         beside = {key: _accuracy(rungs, rung, ids) for key, rung in _beside(rungs).items()}
-        found[name] = {**arm_row(taken, protocol.arms[name]), **beside}
-        if name != "plain" and "plain" in arms:
-            found[name]["against_plain"] = _against(taken, arms["plain"])
+        arm = protocol.arms[name]
+        if arm.learns != "edits" or (arm.untrained and last == "rounds"):
+            del beside["single"]  # another model's, or of other edits
+        found[name] = {**arm_row(taken, arm), **beside}
+        if name != first:
+            found[name]["against"] = {"arm": first, **(_against(taken, arms[first]) or {})}
     return rungs, {"arms": found, **{key: _accuracy(rungs, rung) for key, rung in _beside(rungs).items()}}
 
 
@@ -173,7 +176,7 @@ def _accuracy(rungs: Mapping[str, Rung], name: str, ids: Collection[str] | None 
 
 
 def _against(ours: Sequence[Taken], theirs: Sequence[Taken]) -> dict[str, float] | None:
-    """Accuracy at the end of the stream less the plain merge's, on the passages of the groups that both took in."""
+    """Accuracy at the end of the stream less the other way's, on the passages of the groups that both took in."""
     pairs = [
         [x - y for x, y in zip(a.retained, b.retained, strict=True) if x is not None and y is not None]
         for a, b in zip(ours, theirs, strict=False)
@@ -214,7 +217,8 @@ def arm_row(taken: Sequence[Taken], arm: ArmSettings) -> dict[str, Any]:
     """One arm's figures over its groups (``seeds``); passages that could not be graded are left out, and counted.
 
     ``retained_share``: retained over immediate. ``backward_transfer``: retained less immediate, without each group's last
-    passage, which nothing came after. Intervals are over groups and passages.
+    passage, which nothing came after. Intervals are over groups and passages (of one group: over its passages, so they say
+    nothing of other streams). ``optimiser_steps`` and ``trained_tokens`` are a passage's, consolidations shared out.
     """
     immediate, retained = [_known(t.immediate) for t in taken], [_known(t.retained) for t in taken]
     steps = [step for t in taken for step in t.decisions]
@@ -239,8 +243,8 @@ def arm_row(taken: Sequence[Taken], arm: ArmSettings) -> dict[str, Any]:
         "intervals": {name: _interval(bootstrap_seeds(rows)) if all(rows) else None for name, rows in figures.items()},
         "seeds": len(taken),
         "ungraded": sum(value is None for t in taken for value in t.retained),
-        "optimiser_steps": sum(fit.get("steps", 0) for fit in fits),
-        "trained_tokens": sum(fit.get("trained_tokens", 0) for fit in fits),
+        "optimiser_steps": sum(fit.get("steps", 0) for fit in fits) / len(steps),
+        "trained_tokens": sum(fit.get("trained_tokens", 0) for fit in fits) / len(steps),
         "lessons": sum(len(t.lessons) for t in taken),
         "decisions": {
             verdict: verdicts.count(verdict) for verdict in ("accepted", "scaled", "rejected", "invalid", "diverged")

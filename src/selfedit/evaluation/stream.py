@@ -6,6 +6,7 @@ them) beside the policy. The base never changes. The adapters lie in the run's d
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,9 +48,9 @@ class Around:
 class Taken:
     """What a stream came to. Accuracies are None where answers could not be graded.
 
-    ``immediate[t]``: passage t right after its own edit. ``looks[n]``: passages 0 to n - 1 after n edits; the last is after
-    all. ``general``: closed-book accuracy before and after. ``decisions[t]``: what became of edit t.
-    ``lessons``: what edited models answered consistently, if the arm consolidates.
+    ``immediate[t]``: passage t right after its own edit (and the consolidation, where one follows). ``looks[n]``: passages 0
+    to n - 1 after n edits; the last is after all. ``general``: closed-book accuracy before and after. ``decisions[t]``: what
+    became of edit t. ``lessons``: what edited models answered consistently, if the arm consolidates.
     """
 
     immediate: list[float | None]
@@ -249,7 +250,8 @@ class Stream:
     ) -> Decision:
         limits = self.work.settings.protocol.gate
         rng = random.Random(sub_seed(self._seed(t), "gate"))
-        chosen = rng.sample(range(len(known)), min(limits.earlier, len(known)))
+        merged = [i for i, edit in enumerate(known) if edit.sequences]  # of the others there is nothing to lose
+        chosen = rng.sample(merged, min(limits.earlier, len(merged)))
         earlier = [(self.tasks[i], known[i]) for i in sorted(chosen)]
         cost = MergeCost(self.work, self.around.anchors, (self.tasks[t], parsed), earlier, self._beside(state))
         return decide(
@@ -340,7 +342,7 @@ class Stream:
             self.engine.mount(self._beside(state))
             answers = self.rewarder.answers(None, tasks) if state.router is None else self._routed(tasks, state)
             accuracy = [self.rewarder.graded(task, row) for task, row in zip(tasks, answers, strict=True)]
-            return {"accuracy": accuracy, "answers": [[vars(answer) for answer in row] for row in answers]}
+            return {"accuracy": accuracy, "answers": [[_row_of(answer) for answer in row] for row in answers]}
 
         found: list[float | None] = self.work.run.once(f"{self.key}/{when}", compute)["accuracy"]
         return found
@@ -373,3 +375,8 @@ class Stream:
         for start in range(0, len(routed), _BANK):
             some = routed[start : start + _BANK]
             yield self.engine.bank([adapter for adapter, _ in some if adapter is not None]), [spot for _, spot in some]
+
+
+def _row_of(answer: Answer) -> Row:
+    """For the journal, which has no NaN: the sum of finite adapters can still overflow."""
+    return {**vars(answer), "logprob": answer.logprob if math.isfinite(answer.logprob) else None}

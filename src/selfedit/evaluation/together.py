@@ -64,16 +64,17 @@ class Together(Ladder):
 
             row = self.work.run.once(f"cpt/{name}/{start}", compute)
             tokens += row["trained_tokens"]
-            steps = max(steps, *(update.steps for update in updates))
+            steps += sum(update.steps for update in updates)
             for group, said in zip(some, _ANSWERS_OF_GROUPS.validate_python(row["answers"]), strict=True):
                 answers += said or [untouched[tasks[i].id] for i in group]
                 failed += 0 if said else sum(parsed[i].usable for i in group)
             self.work.run.emit("progress", name=f"ladder/{name}", done=sum(map(len, some)))
         cost = {
-            "steps": steps,
+            "steps": round(steps / len(tasks)),
             "held_out": sum(edit.held_out for edit in parsed),
             "trained_tokens": tokens / len(tasks),
             "failed": failed,
+            "groups": [[tasks[i].id for i in group] for group in groups],
         }
         return Rung.of_graded(name, tasks, self._worths(learner, tasks, answers), answers, texts, **cost)
 

@@ -104,8 +104,10 @@ def majority(answers: Sequence[str], votes: int) -> tuple[str, float]:
 
 
 def questions_for(work: Work, key: str, task: Task, writer: Adapter | None, samples: int) -> list[str]:
-    """Different questions about a passage, that ``writer`` writes with the prompt for question-answer pairs."""
-    edits = work.edits(key, writer, [task], samples, "self_qa")
+    """Different questions about a passage, that ``writer`` writes with the prompt for question-answer pairs, in at least so
+    many texts (an edit may have several).
+    """
+    edits = work.edits(key, writer, [task], -(-samples // work.settings.edits.samples), "self_qa")
     found = [probe.question for edit in edits for probe in probes_in(edit, MOST_QUESTIONS, lambda probe: True)[0]]
     return [question for question in dict.fromkeys(found) if len(question) <= MAX_QUESTION_CHARS]
 

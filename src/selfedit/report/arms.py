@@ -10,7 +10,7 @@ from rich.text import Text
 
 from .words import MISSING, Row, Summary, count, interval, number, percent, plain
 
-COLUMNS = ("At once", "Kept", "95 %", "Of it", "General", "Tokens", "Edits")
+COLUMNS = ("At once", "Kept", "95 %", "Of it", "General", "Tokens a passage", "Edits")
 
 
 def arms_of(summary: Summary) -> dict[str, Row]:
@@ -60,6 +60,6 @@ def cells(arm: Row) -> list[str]:
     if number(arm.get("general_before")) is None:
         general = MISSING
     tokens = number(arm.get("trained_tokens"))
-    cost = MISSING if tokens is None else f"{tokens / 1e6:.2f} M"
+    cost = MISSING if tokens is None else count(round(tokens))
     kept = [percent(arm.get("retained")), interval((arm.get("intervals") or {}).get("retained") or {})]
     return [percent(arm.get("immediate")), *kept, percent(share.get("mean"), 0), general, cost, edits]

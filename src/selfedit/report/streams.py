@@ -18,8 +18,8 @@ _DASHES = ([1, 0], [6, 3], [2, 2])
 _LONGEST_MATRIX = 12  # passages
 _READING = (
     "At once: questions of a passage answered right after its own edit; kept: of all passages, at the end of the stream, with "
-    "its interval over streams and passages. General: what the base knew by heart, before and after. Tokens: trained on, in "
-    "all. Edits: merged, merged at a smaller scale, rejected or unusable."
+    "its interval over streams and passages. General: what the base knew by heart, before and after. Tokens: trained on. "
+    "Edits: of all streams, merged, merged at a smaller scale, rejected or unusable."
 )
 _KINDS = {"merged into one model": ("sum", "average", "ties"), "kept apart, and routed": ("routed",)}
 
