@@ -155,9 +155,12 @@ class Settings(Section):
 
     @property
     def rungs_to_climb(self) -> tuple[Rung, ...]:
-        """The ladder's rungs that these models have. Those that take writing and learning apart need one model."""
-        apart = () if self.learner is None else ("rl_edits_base_learner", "passage_only_rl_learner")
-        return tuple(name for name in self.ladder.rungs if name not in apart)
+        """The ladder's rungs that these models have. Those that take writing and learning apart need one model, and a trained
+        one.
+        """
+        apart = ("rl_edits_base_learner", "passage_only_rl_learner")
+        one_trained = self.learner is None and bool(self.rounds or self.protocol.policy)
+        return tuple(name for name in self.ladder.rungs if one_trained or name not in apart)
 
     @property
     def targets(self) -> str:

@@ -156,13 +156,13 @@ def _summary(work: Work, trained: Trained, rungs: dict[str, Rung], before: dict[
     of_learner: dict[str, Any] = {}
     if settings.learner is not None:
         notes.append(f"{settings.model.path} writes the edits, {settings.learner.path} learns from them.")
+        left_out = [rung for rung in settings.ladder.rungs if rung not in settings.rungs_to_climb]
+        notes += [f"{rung} is left out: another model learns than writes." for rung in left_out]
         of_learner = {
             "learner_sha256_before": before["learner_sha256"],
             "learner_sha256_after": after["learner_sha256"],
             "learner_dtype": work.rewarder.engine.dtype,
         }
-    left_out = [rung for rung in settings.ladder.rungs if rung not in settings.rungs_to_climb]
-    notes += [f"{rung} is left out: another model learns than writes." for rung in left_out]
     graded = [rung for rung in rungs.values() if rung.accuracy]
     if "no_edit" in rungs and graded and all(sum(rung.accuracy) == 0 for rung in graded):
         notes.append(

@@ -66,16 +66,12 @@ def _tested(settings: Settings) -> tuple[int, str]:
         loops = _ladder_loops(settings)
         return loops, f"ladder     {', '.join(settings.rungs_to_climb)} = {loops} inner loops"
     if protocol.name == "cpt":
-        rungs = [
-            r for r in settings.rungs_to_climb if r in ("passage_only", "base_edits", "base_self_qa", "perfect_edits")
-        ]
-        after = (
-            max(1, settings.rounds)
-            if "rounds" in settings.rungs_to_climb and (settings.rounds or protocol.policy)
-            else 0
-        )
-        loops = round((len(rungs) + after) * n * (protocol.steps or settings.inner.steps) / settings.inner.steps)
-        many = f"{len(rungs) + after} rungs x {protocol.groups} group(s) of {protocol.passages} passages, one adapter a group"
+        each = dict.fromkeys(("passage_only", "base_edits", "base_self_qa", "perfect_edits"), 1)
+        if settings.rounds or protocol.policy:
+            each |= {"rounds": max(1, settings.rounds), "rl_edits_base_learner": 1}
+        rungs = sum(each.get(rung, 0) for rung in settings.rungs_to_climb)
+        loops = round(rungs * n * (protocol.steps or settings.inner.steps) / settings.inner.steps)
+        many = f"{rungs} rungs x {protocol.groups} group(s) of {protocol.passages} passages, one adapter a group"
         return loops, f"cpt        {many} = as many steps as {loops} inner loops"
     loops, told = n, []
     for name, arm in protocol.arms.items():

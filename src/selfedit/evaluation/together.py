@@ -27,6 +27,7 @@ RUNGS: tuple[RungName, ...] = (
     "base_edits",
     "base_self_qa",
     "rounds",
+    "rl_edits_base_learner",
     "perfect_edits",
     "in_context",
 )
