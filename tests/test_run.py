@@ -169,6 +169,21 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
     assert sorted(os.listdir(target)) == ["b"]
 
 
+def test_a_directory_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+
+    def fill(directory):
+        (directory / "part").mkdir()
+        (directory / "part" / "a").write_text("1")
+        synced.append("filled")
+
+    replace_directory(tmp_path / "policy", fill)
+    made = [tmp_path / "policy", tmp_path / "policy" / "part", tmp_path / "policy" / "part" / "a"]
+    assert synced[0] == "filled"
+    assert set(synced[1:]) == {path.stat().st_ino for path in made}
+
+
 def test_a_text_file_is_written_whole(tmp_path):
     file = tmp_path / "summary.json"
     write_atomically(file, json.dumps({"a": 1}))

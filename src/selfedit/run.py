@@ -244,10 +244,19 @@ def write_atomically(file: Path, text: str) -> None:
 
 
 def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a directory beside ``directory`` and put it in its place, so that it is whole or absent."""
+    """Fill a directory beside ``directory`` and put it in its place, so that it is whole or absent.
+
+    It is on the disk before it has its name: the journal's next chunk may speak of it, and outlive a power cut.
+    """
     fresh = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     fill(fresh)
+    for path in (*fresh.rglob("*"), fresh):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     shutil.rmtree(directory, ignore_errors=True)
     fresh.rename(directory)
