@@ -22,7 +22,7 @@ from typing import Any
 
 import altair as alt
 
-from selfedit.config import Settings, load_settings, make_settings
+from selfedit.config import AlgorithmSettings, Settings, load_settings, make_settings
 from selfedit.evaluation.experiment import run_experiment
 from selfedit.report.charts import save
 from selfedit.run import write_atomically
@@ -34,13 +34,13 @@ from .turns import say
 SEEDS = (201, 202, 203, 204, 205)
 EDITS = {"per_task": 8}
 PAPER = {
-    "algorithm": {"rank_by": ["gain"], "keep": 1, "positive_only": False},
+    "algorithm": {"name": "rest_em", "rank_by": ["gain"], "keep": 1, "positive_only": False},
     "edits": {"per_task": 5},
     "inner": {"seeds": 3},
 }
 ARMS: dict[str, dict[str, Any]] = {
     "paper": PAPER,
-    "rest_em": {"edits": EDITS},
+    "rest_em": {"edits": EDITS, "algorithm": {"name": "rest_em"}},
     "reinforce": {"edits": EDITS, "algorithm": {"name": "reinforce"}},
     "grpo": {"edits": EDITS, "algorithm": {"name": "grpo"}},
     "ppo": {"edits": EDITS, "algorithm": {"name": "ppo"}},
@@ -173,7 +173,7 @@ def measure(out: Path, arms: Sequence[str], seeds: Sequence[int], test: int, **h
     if "paper" in arms:
         against = {arm: _row(difference(found[arm], found["paper"], _rung(rounds))) for arm in arms if arm != "paper"}
         made["against_paper"] = against
-        default = "rest_em" if "rest_em" in table else winner  # all arms but the paper's have the default reward
+        default = name if (name := AlgorithmSettings().name) in table else winner
         made["reliability"] = {"paper": table["paper"]["reliability"], "default": table[default]["reliability"]}
     if test:
         looks = {arm: [look(out, arm, seed, test) for seed in seeds] for arm in (winner, "paper")}

@@ -5,7 +5,8 @@ import sqlite3
 
 import pytest
 
-from selfedit.config import make_settings
+from selfedit.config import AlgorithmSettings, make_settings
+from selfedit.errors import SettingsError
 from selfedit.evaluation.experiment import dry_run, load_engine, load_source, run_experiment
 from selfedit.evaluation.machine import Machine
 from selfedit.evaluation.planning import made_up_updates, measured_seconds, plan
@@ -22,6 +23,28 @@ def test_paper_and_clean_differ_in_the_padding_alone():
     assert clean.inner.model_copy(update={"pad_to": 2048}) == paper.inner
     assert (paper.targets, paper.inner.epochs, paper.inner.batch_size) == ("paper", 10, 1)
     assert (paper.edits.per_task, paper.algorithm.keep, paper.algorithm.rank_by) == (5, 1, ("gain",))
+
+
+def test_an_algorithm_brings_its_own_settings_and_a_preset_those_of_its_own():
+    def found(**fields):
+        algorithm = make_settings(fields).algorithm
+        return algorithm.name, algorithm.epochs, algorithm.gradient.minibatch, algorithm.gradient.kl
+
+    assert found() == found(algorithm={"name": "reinforce"}) == ("reinforce", 1, 16, 0.05)
+    assert make_settings({}).algorithm == AlgorithmSettings()
+    assert found(algorithm={"gradient": {"kl": 0.5}}) == ("reinforce", 1, 16, 0.5)
+    assert found(algorithm={"name": "rest_em"})[:2] == ("rest_em", 4)
+    assert found(preset="paper") == found(preset="paper", algorithm={"name": "rest_em"})
+    assert found(preset="paper")[:2] == ("rest_em", 2)
+    assert found(preset="paper", algorithm={"name": "ppo"})[:2] == ("ppo", 2)
+    assert found(preset="clean", algorithm={"name": "reinforce", "epochs": 3})[:2] == ("reinforce", 3)
+
+
+def test_edits_that_no_policy_gradient_learns_from_are_cloned_where_nobody_named_an_algorithm():
+    for fields in ({"edits": {"samples": 5}}, {"reward": {"proxy": "in_context"}}):
+        assert make_settings(fields).algorithm.name == "rest_em"
+        with pytest.raises(SettingsError, match=r"take algorithm\.name = 'rest_em'"):
+            make_settings(fields | {"algorithm": {"name": "reinforce"}})
 
 
 def test_a_named_number_of_steps_counts_whatever_the_preset_counts_in():

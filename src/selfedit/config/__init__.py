@@ -197,27 +197,42 @@ def make_settings(fields: dict[str, Any], where: str = "settings") -> Settings:
     preset = fields.get("preset", "demo")
     if preset not in PRESETS:
         raise SettingsError(f"{where}: no preset {preset!r}; there are {', '.join(PRESETS)}")
-    algorithm = fields.get("algorithm")
-    name = algorithm.get("name", "rest_em") if isinstance(algorithm, dict) else "rest_em"
-    own = {"algorithm": {**_ranking(fields), **ALGORITHMS.get(name, {})}} if isinstance(name, str) else {}
+    plan = PRESETS[preset]
+    planned = plan.get("algorithm", {}).get("name")
+    name = _section(fields, "algorithm").get("name", planned or _algorithm(fields))
+    kind = {"algorithm": {"name": name, **(ALGORITHMS.get(name, {}) if isinstance(name, str) else {})}}
+    # What a preset says of one algorithm is not meant for another.
+    plan = merged(kind, plan) if planned in (None, name) else merged(plan, kind)
+    own: dict[str, Any] = {"algorithm": _ranking(fields)}
     inner = fields.get("inner")
     if isinstance(inner, dict) and "steps" in inner and "epochs" not in inner:
         own["inner"] = {"epochs": 0}  # who names a number of steps means it, whatever the preset counts in
     if "learner" in fields:
-        own["learner"] = PRESETS[preset].get("model", {})
+        own["learner"] = plan.get("model", {})
     try:
-        return Settings.model_validate(merged(merged(PRESETS[preset], own), fields))
+        return Settings.model_validate(merged(merged(plan, own), fields))
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
         raise SettingsError(f"{where}: {len(lines)} bad setting(s)\n" + "\n".join(lines)) from None
 
 
+def _section(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of the fields; empty where it is not there, or is none (which is told later)."""
+    section = fields.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _algorithm(fields: dict[str, Any]) -> str:
+    """The algorithm where nobody named one: the default, or what can learn from edits as these settings make them."""
+    several = _section(fields, "edits").get("samples", 1) != 1
+    screened = _section(fields, "reward").get("proxy", "none") != "none"
+    return "rest_em" if several or screened else AlgorithmSettings().name
+
+
 def _ranking(fields: dict[str, Any]) -> dict[str, Any]:
     """What edits are ranked by where nobody said so: a reward that somebody made, or pays for, by what it gained."""
-    reward = fields.get("reward")
-    made = isinstance(reward, dict) and (
-        reward.get("weights") or reward.get("custom") or reward.get("metric") in ("judge", "perplexity")
-    )
+    reward = _section(fields, "reward")
+    made = reward.get("weights") or reward.get("custom") or reward.get("metric") in ("judge", "perplexity")
     return {"rank_by": ["gain"]} if made else {}
 
 

@@ -58,11 +58,12 @@ class GradientSettings(Section):
 
 
 class AlgorithmSettings(Section):
-    """How the policy learns from a round. The defaults are rest_em's; each other name starts from its own (`ALGORITHMS`)."""
+    """How the policy learns from a round. The defaults are reinforce's; each other name starts from its own (`ALGORITHMS`)."""
 
     name: Literal["rest_em", "reinforce", "grpo", "ppo"] = Field(
-        "rest_em",
-        description="rest_em: fine-tuning on the best edits (SEAL, section 3.1); the others are policy gradients",
+        "reinforce",
+        description="rest_em: fine-tuning on the best edits (SEAL, section 3.1); the others are policy gradients. Where it is "
+        "not set: rest_em, if there is a proxy or edits have several samples, which no policy gradient learns from",
     )
     rank_by: tuple[Literal["gain", "reward", "logprob"], ...] = Field(
         ("logprob",),
@@ -83,7 +84,7 @@ class AlgorithmSettings(Section):
     replay: int = Field(
         0, ge=0, description="rest_em: texts of earlier rounds' winners that are cloned again, the latest first"
     )
-    epochs: int = Field(4, ge=1, description="passes over a round's edits (rest_em: over the winners)")
+    epochs: int = Field(1, ge=1, description="passes over a round's edits (rest_em: over the winners)")
     batch_size: int = Field(8, ge=1, description="texts in one forward (rest_em: and of one optimiser step)")
     lr: float = Field(2e-3, gt=0)
     rank: int = Field(32, ge=1)
@@ -91,12 +92,12 @@ class AlgorithmSettings(Section):
     targets: str = Field(
         "all-linear", description="modules that the policy's adapter changes (the inner loop's are model.targets)"
     )
-    gradient: GradientSettings = GradientSettings()
+    gradient: GradientSettings = GradientSettings(minibatch=16, kl=0.05)
 
 
 # What an algorithm's own settings are where nobody set them.
 ALGORITHMS: dict[str, dict[str, Any]] = {
-    "rest_em": {},
+    "rest_em": {"epochs": 4, "gradient": {}},
     "reinforce": {"epochs": 1, "gradient": {"minibatch": 16, "kl": 0.05}},
     "grpo": {"epochs": 2, "gradient": {"minibatch": 16, "kl": 0.1}},
     "ppo": {"epochs": 2, "gradient": {"minibatch": 16, "kl": 0.01, "kl_in": "reward", "kl_stop": 0.2}},

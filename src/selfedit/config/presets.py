@@ -21,6 +21,7 @@ _PAPER: dict[str, Any] = {
     "inner": {"epochs": 10, "batch_size": 1, "pad_to": 2048, "lr": 1e-3, "rank": 32, "alpha": 64.0, "seeds": 3},
     "reward": {"metric": "exact_match", "max_answer_tokens": 64},
     "algorithm": {
+        "name": "rest_em",
         "keep": 1,
         "positive_only": False,
         "rank_by": ["gain"],
