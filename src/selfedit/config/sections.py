@@ -110,7 +110,9 @@ class TaskSettings(Section):
     passage_chars: int = Field(1000, ge=100, description="longest passage cut from a folder's files, in characters")
     probes_per_passage: int = Field(5, ge=1, description="most probes that the base writes for a folder's passage")
     families: tuple[Literal["e1", "e2", "e3"], ...] = Field(("e1",), description="families of world passages")
-    probes_per_kind: int = Field(2, ge=1, description="world probes of each kind in one task")
+    probes_per_kind: int = Field(
+        8, ge=1, description="world probes of each kind in one task, at most (8: all that a passage has)"
+    )
     per_round: int = Field(12, ge=1, description="training contexts drawn each round")
     dev: int = Field(16, ge=1, description="development tasks: the guards' look, and passage_only's learning rate")
     evaluation: int = Field(60, ge=1, description="held-out tasks of the ladder")
