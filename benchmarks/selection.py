@@ -195,7 +195,7 @@ def measure(plan: Plan) -> dict[str, Any]:
         "accuracy_full": fmean(full),
         "accuracy_raced": fmean(raced),
         "accuracy_first": fmean(first),
-        "difference": _interval(stats.paired(raced, full)),
+        "difference": _interval(stats.bootstrap([a - b for a, b in zip(raced, full, strict=True)])),
         "n_tasks": len(search.groups),
         "trainer_loops_timed": len(trainer.seconds),
         "seconds": {"trainer_per_loop": per_loop, "raced_search": runner.seconds, "full_search_engine": full_seconds},
