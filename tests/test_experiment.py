@@ -245,7 +245,11 @@ def test_with_auto_close_edits_get_up_to_three_seeds_and_a_stopped_run_repeats_t
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(fields, tmp_path):
     config, directory = tmp_path / "run.toml", tmp_path / "run"
     write_toml(fields, config)
-    with start(config, directory) as child:
+    # Where the suite runs in the background of a script SIGINT is ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    child = start(config, directory)
+    signal.signal(signal.SIGINT, before)
+    with child:
         wait_for_chunk(child, directory, "look-0/before")
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=60)
