@@ -19,6 +19,7 @@ def shared_data() -> Callable[[str], Path]:
     def find(name: str) -> Path:
         path = root / name
         if not path.exists():
+            # Other people's data: the project reads it and may not pass it on; without it these tests can't run.
             pytest.skip(f"{path} is absent: set SELFEDIT_DATA to the folder that holds {name}, or put it in {beside}")
         return path
 

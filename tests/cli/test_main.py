@@ -204,7 +204,7 @@ def test_report_pools_runs_and_refuses_the_same_seed_twice(capsys: pytest.Captur
 def test_the_picture_of_a_run_is_its_ladder_and_of_a_stream_what_each_way_keeps() -> None:
     _finished(Path("r"), 1)
     assert main(["report", "r", "--chart", "ladder.svg"]) == 0
-    assert "answered right" in Path("ladder.svg").read_text()
+    assert "Probes answered right" in Path("ladder.svg").read_text()
     summary = json.loads(Path("r/summary.json").read_text())
     matrix = {"1": [0.5], "2": [0.2, 0.4]}
     summary["arms"] = {"plain": {"merge": "sum", "immediate": 0.45, "retained": 0.3, "matrix": matrix}}
