@@ -28,7 +28,7 @@ from selfedit.evaluation.experiment import dry_run, load_engine, load_source, ru
 from selfedit.evaluation.ladder import Rung, paired_rows
 from selfedit.evaluation.merging import mixed
 from selfedit.evaluation.planning import plan
-from selfedit.evaluation.protocols import _groups, check_policy
+from selfedit.evaluation.protocols import _around, _groups, check_policy
 from selfedit.rewards.outcomes import Rewarder, parse_edit, parse_passage
 from selfedit.types import Task, TrainSequence, Update
 
@@ -37,7 +37,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "passage": {"learns": "passage"},
     "perfect": {"learns": "perfect", "writer": "policy", "steps": 7},
-    "replay": {"replay": 1.0, "rehearsal": 0.5},
+    "replay": {"replay": 1.0, "rehearsal": 0.5, "distill": 1.0},
     "gate": {"gate": True, "writer": "policy"},
     "orthogonal": {"orthogonal": True, "rank": 2, "groups": 1},
     "asleep": {"consolidate": 2, "replay": 1.0, "writer": "policy", "groups": 1},
@@ -300,6 +300,17 @@ def test_a_trained_policy_and_rounds_are_not_both_asked_for(fields):
 def test_cures_of_a_growing_sum_are_refused_where_edits_are_kept_apart(merge, cure):
     with pytest.raises(ValueError, match="need merge = 'sum'"):
         ArmSettings(merge=merge, **cure)
+
+
+def test_the_bases_own_texts_are_distilled_where_the_arm_says_so():
+    written = SimpleNamespace(once=lambda _key, _compute: {"texts": [[[5, 6, 7], "a text"]]})
+    work: Any = SimpleNamespace(settings=make_settings({}), rewarder=SimpleNamespace(engine=None), run=written)
+    source: Any = SimpleNamespace(dev=lambda: [], known=lambda _n: [])
+    for weight in (0.0, 2.5):
+        around = _around(work, None, source, ArmSettings(rehearsal=1.0, distill=weight))
+        assert around.rehearsal == [TrainSequence((5, 6, 7), (False, True, True), distilled=weight)]
+    with pytest.raises(ValueError, match="set rehearsal, too"):
+        ArmSettings(distill=1.0)
 
 
 def test_a_mixture_keeps_an_edits_own_share_and_takes_every_other_line_before_one_twice():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 OWN = "own"
@@ -115,11 +115,13 @@ class TrainSequence:
     """One training sequence: ``ids`` (T) and, for each token, whether predicting it counts in the loss.
 
     The last ``padding`` tokens are seen by no token, themselves included: padding, which may count in the loss all the same.
+    ``distilled``: where above 0, what counts is not cross-entropy but this times KL(bare base || model) at each target.
     """
 
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
     padding: int = 0
+    distilled: float = 0.0
 
     @classmethod
     def whole(cls, ids: Sequence[int]) -> TrainSequence:
@@ -135,7 +137,7 @@ class TrainSequence:
     def unpadded(self) -> TrainSequence:
         """The sequence without its padding."""
         n = len(self.ids) - self.padding
-        return TrainSequence(self.ids[:n], self.mask[:n]) if self.padding else self
+        return replace(self, ids=self.ids[:n], mask=self.mask[:n], padding=0) if self.padding else self
 
 
 @dataclass(frozen=True)

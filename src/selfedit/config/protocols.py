@@ -70,6 +70,12 @@ class ArmSettings(Section):
         ge=0,
         description="texts that the base wrote by itself, trained on for each line of the new edit (KL to the base, by samples)",
     )
+    distill: float = Field(
+        0.0,
+        ge=0,
+        description="of rehearsal: above 0, this times KL(base || model) after each token of its texts is trained on, instead of "
+        "the token that comes",
+    )
     orthogonal: bool = Field(
         False,
         description="an edit starts on inputs that no earlier one reads, and is projected onto those after training (after "
@@ -106,6 +112,8 @@ class ArmSettings(Section):
                 f"merge = {self.merge!r} trains every edit by itself: replay, rehearsal, orthogonal, gate and consolidate need "
                 "merge = 'sum'"
             )
+        if self.distill and not self.rehearsal:
+            raise ValueError("distill is about the texts of rehearsal; set rehearsal, too")
         return self
 
 

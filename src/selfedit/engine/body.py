@@ -126,6 +126,14 @@ class Body:
         """Cross-entropy (M) of each target (M) given the hidden state (M, D) before it; logits exist for few rows at a time."""
         return cast(Tensor, _OfLogits.apply(hidden, targets, self, _cross_entropy))
 
+    def token_kl(self, hidden: Tensor, reference: Tensor) -> Tensor:
+        """As `token_losses`: KL(theirs || ours) in nats (M), of the distributions after ``reference`` and ``hidden`` (M, D)."""
+
+        def quantity(logits: Tensor, theirs: Tensor) -> Tensor:
+            return _kl(logits, self.logits(theirs))
+
+        return cast(Tensor, _OfLogits.apply(hidden, reference, self, quantity))
+
     def token_logprobs(self, hidden: Tensor, targets: Tensor, temperature: float, top_p: float) -> Tensor:
         """As `token_losses`: log p (M, nats) of each target when sampling at this temperature and top_p."""
         quantity = partial(_cross_entropy, temperature=temperature, top_p=top_p)
@@ -240,6 +248,12 @@ def _entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """Logits (m, V) in fp32 -> the entropy of each distribution (m)."""
     logp = torch.log_softmax(logits / temperature, -1)
     return -(logp.exp() * logp).sum(-1)
+
+
+def _kl(logits: Tensor, reference: Tensor) -> Tensor:
+    """Logits of two distributions (m, V) in fp32 -> KL(reference || ours) of each (m)."""
+    ours, theirs = torch.log_softmax(logits, -1), torch.log_softmax(reference, -1)
+    return (theirs.exp() * (theirs - ours)).sum(-1)
 
 
 class _OfLogits(torch.autograd.Function):

@@ -1,7 +1,8 @@
 """Members of a bank that train together: one forward, backward and optimiser step for all of them.
 
-A member's loss in a step is the sum of the cross-entropy over the target tokens of its minibatch, divided by their
-number. The members' losses are added, so a member's gradient is the one it has alone; clip and AdamW are per member.
+A member's loss in a step is the sum of the cross-entropy (of distilled sequences: KL) over the target tokens of its minibatch,
+divided by their number. The members' losses are added, so a member's gradient is the one it has alone; clip and AdamW are per
+member.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.optim.adamw import adamw
 from ..types import TrainSequence, Update
 from .beside import Beside
 from .body import Body
+from .distill import references, target_losses
 from .lora import Bank, LoraAdapter, initial_adapter
 from .packing import Packed
 from .upper import Upper
@@ -93,14 +95,16 @@ class Cohort:
         first_layer: int = 0,
         routed: bool = False,
     ) -> None:
-        """``first_layer``: layers below it are adapted by nobody, and what they give is reused (`upper.first_adapted`).
+        """To be made while nothing is beside the base. ``first_layer``: layers below it are adapted by nobody, and what they
+        give is reused (`upper.first_adapted`).
 
         ``routed``: a step may leave some modules without any token. Those stay as they are, moments and count too, as torch
         leaves parameters without a gradient; so each module's part of a row is optimised on its own.
         """
         self._body, self._bank, self._init = body, bank, init
         self._upper = Upper(body, first_layer) if first_layer else None
-        self._lower: dict[int, list[Tensor]] = {}
+        self._lower: dict[int, dict[TrainSequence, Tensor]] = {}
+        self._known = references(body, [s for chain in chains for member in chain for s in member.update.sequences])
         self.rows = torch.zeros(len(chains), bank.layout.width, device=body.device)
         self.grads, self.first, self.second = (torch.zeros_like(self.rows) for _ in range(3))
         self._work = self.rows if body.dtype == torch.float32 else self.rows.to(body.dtype)
@@ -125,7 +129,7 @@ class Cohort:
         batches = [[m.update.sequences[i] for i in m.order[m.step]] for m in self._slots]
         packed = self._body.pack(batches, echo=self._routed)
         place.arrange(packed.spans)
-        losses = self._backward(self._hidden(packed), packed, place)
+        losses = self._backward(self._hidden(packed), packed, batches, place)
         norms = torch.linalg.vector_norm(self.grads[:active], dim=1)
         self._settle(losses, norms.tolist(), batches)
         self._optimise(norms)
@@ -179,13 +183,16 @@ class Cohort:
             return self._body.packed_hidden(packed)
         for member in self._slots:
             if member.number not in self._lower:
-                self._lower[member.number] = self._upper.lower(member.update.sequences)
-        lower = [[self._lower[m.number][i] for i in m.order[m.step]] for m in self._slots]
+                once = list(dict.fromkeys(member.update.sequences))  # replayed ones come several times
+                self._lower[member.number] = dict(zip(once, self._upper.lower(once), strict=True))
+        lower = [[self._lower[m.number][m.update.sequences[i]] for i in m.order[m.step]] for m in self._slots]
         return self._upper.hidden(packed, lower)
 
-    def _backward(self, hidden: Tensor, packed: Packed, place: Beside) -> list[float]:
+    def _backward(
+        self, hidden: Tensor, packed: Packed, batches: list[list[TrainSequence]], place: Beside
+    ) -> list[float]:
         """Each member's loss; the gradients are in ``grads`` afterwards."""
-        each = self._body.token_losses(hidden, packed.targets)
+        each = target_losses(self._body, hidden, packed, batches, self._known)
         # Split, not a weighted product: 0 * NaN would carry a member's NaN to the others.
         losses = torch.stack([part.mean() for part in torch.split(each, packed.member_counts)])
         losses.sum().backward()  # type: ignore[no-untyped-call]

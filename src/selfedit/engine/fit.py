@@ -62,6 +62,10 @@ def check_sequences(sequences: Sequence[TrainSequence], body: Body) -> str | Non
             (0 <= sequence.padding < max(1, len(ids)), f"a padding of {sequence.padding} tokens leaves none"),
             (len(ids) <= body.window, f"{len(ids)} tokens are more than the model's window of {body.window}"),
             (all(0 <= t < body.vocabulary for t in ids), f"an id is outside the vocabulary of {body.vocabulary}"),
+            (
+                sequence.distilled >= 0 and math.isfinite(sequence.distilled),
+                "distilled is not a finite number of at least 0",
+            ),
             (sequence.n_targets > 0, "no target tokens (the first token is never predicted)"),
         )
         reason = next((reason for fine, reason in rules if not fine), None)

@@ -7,7 +7,7 @@ only itself (block-diagonal causal mask) and counts its positions from 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -60,6 +60,20 @@ def bins_of(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         bins[at].append(i)
         room[at] -= lengths[i]
     return bins
+
+
+def parts_of(sequences: Sequence[TrainSequence], tokens: int) -> Iterator[list[TrainSequence]]:
+    """Sequences in their order, in parts of at most so many tokens (a longer one is a part of its own)."""
+    part: list[TrainSequence] = []
+    held = 0
+    for sequence in sequences:
+        held += len(sequence.ids)
+        if part and held > tokens:
+            yield part
+            part, held = [], len(sequence.ids)
+        part.append(sequence)
+    if part:
+        yield part
 
 
 def plan(lengths_K: Sequence[Sequence[int]], half_cost: int | None) -> tuple[int, list[list[list[int]]]]:

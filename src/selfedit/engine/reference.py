@@ -72,8 +72,8 @@ def peft_fit(
 ) -> tuple[LoraAdapter, list[float]]:
     """Train one update from ``start`` with PEFT, torch's AdamW and clipping; the adapter and the loss of each step.
 
-    A step's loss is the minibatch's cross-entropy over its target tokens, divided by their number, gathered sequence by
-    sequence. ``source``: a checkpoint (computed in fp32), or a base of `load_base`, bare again afterwards.
+    A step's loss is the minibatch's cross-entropy over its target tokens (of distilled sequences: KL), divided by their number,
+    gathered sequence by sequence. ``source``: a checkpoint (computed in fp32), or a base of `load_base`, bare again afterwards.
     """
     base = source if isinstance(source, PreTrainedModel) else load_base(source)
     with lora_on(base, start, targets) as model:
@@ -84,7 +84,13 @@ def peft_fit(
                 ids = torch.tensor([sequence.ids])
                 labels = torch.where(torch.tensor([sequence.mask]), ids, -100)
                 seen = (torch.arange(ids.shape[1]) < ids.shape[1] - sequence.padding).long()[None]
-                loss = summed_loss(model(input_ids=ids, attention_mask=seen).logits, labels) / n_targets
+                logits = model(input_ids=ids, attention_mask=seen).logits
+                if sequence.distilled:
+                    with torch.no_grad(), model.disable_adapter():
+                        base = model(input_ids=ids, attention_mask=seen).logits
+                    loss = sequence.distilled * summed_kl(logits, base, labels) / n_targets
+                else:
+                    loss = summed_loss(logits, labels) / n_targets
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += float(loss.detach())
             return total
@@ -121,6 +127,13 @@ def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each next token in fp32, added up; logits (N, T, V), labels (N, T), -100 where nothing is predicted."""
     flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
     return F.cross_entropy(flat, labels[:, 1:].reshape(-1), ignore_index=-100, reduction="sum")
+
+
+def summed_kl(logits: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
+    """As `summed_loss`: KL(reference || ours) where something is predicted, added up."""
+    ours, theirs = (F.log_softmax(some[:, :-1].float(), -1) for some in (logits, reference))
+    each = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
+    return each[labels[:, 1:] != -100].sum()
 
 
 def trained_adapter(model: Any, like: LoraAdapter) -> LoraAdapter:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..types import TrainSequence
 from .body import Body
 from .lora import Layout
-from .packing import Packed
+from .packing import Packed, parts_of
 from .targets import decoder_layers
 
 _TOKENS = 8192  # through the lower layers at once
@@ -42,14 +42,7 @@ class Upper:
     @torch.no_grad()
     def lower(self, sequences: Sequence[TrainSequence]) -> list[Tensor]:
         """What layer ``first`` reads of each sequence: (T, D) each."""
-        out: list[Tensor] = []
-        chunk: list[TrainSequence] = []
-        for i, sequence in enumerate(sequences):
-            chunk.append(sequence)
-            if i + 1 == len(sequences) or sum(len(s.ids) for s in chunk) + len(sequences[i + 1].ids) > _TOKENS:
-                out += self._lower(chunk)
-                chunk = []
-        return out
+        return [states for part in parts_of(sequences, _TOKENS) for states in self._lower(part)]
 
     def _lower(self, sequences: Sequence[TrainSequence]) -> list[Tensor]:
         packed = self._body.pack([sequences])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -188,7 +188,7 @@ def _around(work: Work, policy: Adapter | None, source: TaskSource, arm: ArmSett
     engine, how = work.rewarder.engine, work.settings.protocol
     anchors = anchor_sequences(engine, [task.text for task in source.dev()[: how.gate.anchors]])
     texts = base_texts(work, how.own_texts) if arm.rehearsal or arm.merge == "routed" else []
-    rehearsal = [TrainSequence.whole(text.ids) for text in texts]
+    rehearsal = [replace(TrainSequence.whole(text.ids), distilled=arm.distill) for text in texts]
     return Around(policy, source.known(how.general), anchors, rehearsal, [text.text for text in texts])
 
 
