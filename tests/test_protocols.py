@@ -331,11 +331,8 @@ def test_a_mixture_keeps_an_edits_own_share_and_takes_every_other_line_before_on
 
 
 KILLED_AFTER = {
-    "continual": (
-        "stream-0/by-base/propose/0",
-        "stream-0/asleep/1/lessons",
-    ),
-    "cpt": ("cpt/base_edits/0",),
+    "continual": "stream-0/asleep/1/lessons",
+    "cpt": "cpt/base_edits/0",
 }
 
 
@@ -348,12 +345,11 @@ def test_a_protocol_killed_on_its_way_ends_as_one_that_never_was(name, fields, t
     config.write_text(tomli_w.dumps(how))
     command = [sys.executable, "-m", "selfedit.cli.main", "evaluate", str(config), "--json-lines", "--out"]
     command += [str(tmp_path / "run"), "--json", str(out)]
-    for key in KILLED_AFTER[name]:
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        ) as child:
-            wait_for_chunk(child, tmp_path / "run", key)
-            child.send_signal(signal.SIGKILL)
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ) as child:
+        wait_for_chunk(child, tmp_path / "run", KILLED_AFTER[name])
+        child.send_signal(signal.SIGKILL)
     assert main(command[3:]) == 0
     run_experiment(make_settings(how), tmp_path / "whole")
     assert summary_of(tmp_path / "run") == summary_of(tmp_path / "whole")

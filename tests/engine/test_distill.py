@@ -34,15 +34,15 @@ def test_a_mixture_trains_as_with_peft(
 ) -> None:
     """Beside a member without any, and from an adapter that is off the base already, so that there is something to give back."""
     engine = engines[family]
-    plain = update(1, steps=4, batch_size=3)
+    plain = update(1, steps=3, batch_size=3)
     start = strong(start_of(engine, plain), size=0.05)
-    ones = [distilled(plain, 2, 1.0), distilled(replace(plain, seed=2), 2, 2.5), replace(plain, seed=3)]
+    ones = [distilled(plain, 2, 2.5), plain]
     bank = engine.fit(ones, init=start)
     for k, one in enumerate(ones):
         expected, losses = peft_fit(checkpoints[family], one, start)
         assert distance(bank.adapter(k), expected, start) <= 1e-4
         assert bank.losses[k] == pytest.approx(losses, rel=1e-4, abs=1e-6)
-    assert distance(bank.adapter(0), engine.fit([plain], init=start).adapter(0), start) > 0.1
+    assert distance(bank.adapter(0), bank.adapter(1), start) > 0.1
 
 
 def test_the_base_has_nothing_to_learn_from_itself(llama: TorchEngine) -> None:
