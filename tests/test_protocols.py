@@ -22,6 +22,7 @@ from journals import journal_of, summary_of, wait_for_chunk
 from selfedit.cli.main import main
 from selfedit.config import ArmSettings, make_settings, sub_seed
 from selfedit.edits.text import ParsedEdit
+from selfedit.engine.lora import LoraAdapter
 from selfedit.errors import RunError, SettingsError
 from selfedit.evaluation import stream
 from selfedit.evaluation.experiment import dry_run, load_engine, load_source, run_experiment
@@ -41,7 +42,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "gate": {"gate": True, "writer": "policy"},
     "orthogonal": {"orthogonal": True, "rank": 2, "groups": 1},
     "asleep": {"consolidate": 2, "replay": 1.0, "writer": "policy", "groups": 1},
-    "again": {"consolidate": 2, "relearns": "edits", "writer": "policy", "groups": 1},
+    "again": {"refresh": 2, "refresh_steps": 3, "writer": "policy", "groups": 1},
     "average": {"merge": "average"},
     "ties": {"merge": "ties", "groups": 1},
     "routed": {"merge": "routed", "untrained": True},
@@ -117,7 +118,10 @@ def test_a_plan_counts_an_arms_own_steps_and_what_it_learns_again(fields):
     assert loops() == alone + 4
     assert loops(steps=3 * steps, replay=1.0) == alone + 3 * 4 * 2
     again = 2 + 4  # passages that are learned anew after 2 and after 4
-    assert loops(steps=3 * steps, consolidate=2, relearns="edits") == alone + 3 * (4 + again)
+    assert loops(steps=3 * steps, consolidate=2) == alone + 3 * (4 + again)
+    assert (
+        loops(steps=3 * steps, refresh=2, refresh_steps=2 * steps, rehearsal=1.0) == alone + 3 * 4 * 2 + 2 * again * 2
+    )
 
 
 def test_a_plain_stream_is_what_the_engine_does_by_hand(continual):
@@ -135,22 +139,25 @@ def test_a_plain_stream_is_what_the_engine_does_by_hand(continual):
         state = adapter if state is None else engine.combine([state, adapter])
 
 
-def test_edits_that_are_learned_again_together_are_one_update_of_all_their_lines(continual):
+def test_edits_that_are_learned_again_together_are_one_update_of_all_their_lines_beside_the_stream(continual):
     how, directory = continual
     settings = make_settings(how)
-    engine, tasks = load_engine(settings), load_source(settings).evaluation()[:2]
+    engine, tasks = load_engine(settings), load_source(settings).evaluation()[:N]
     rewarder = Rewarder(engine, settings)
     chunks = {key: json.loads(data) for key, _, _, data in journal_of(directory)}
     texts = [row["text"] for row in chunks["stream-0/by-base/propose/0"]["edits"]]
     parsed = [parse_edit(engine, settings, task, text) for task, text in zip(tasks, texts, strict=False)]
-    sequences = tuple(sequence for edit in parsed for sequence in edit.sequences)
-    seed = sub_seed(sub_seed(settings.seed, "stream-0", "inner", tasks[-1].id), "consolidate")
-    update = rewarder.update_for(ParsedEdit((), sequences), seed)
-    engine.mount(None)
-    adapter = engine.fit([replace(update, steps=2 * update.steps)]).adapter(0)
-    row = chunks["stream-0/again/1/consolidate"]
-    assert row["steps"] == 2 * settings.inner.steps
-    assert row["adapter_sha256"] == adapter.sha256
+    seeds = [sub_seed(settings.seed, "stream-0", "inner", task.id) for task in tasks]
+    together = ParsedEdit((), tuple(sequence for edit in parsed[:2] for sequence in edit.sequences))
+    updates = [rewarder.update_for(edit, seed) for edit, seed in zip(parsed, seeds, strict=True)]
+    updates.insert(2, replace(rewarder.update_for(together, sub_seed(seeds[1], "refresh")), steps=2 * 3))
+    learned: list[LoraAdapter] = []
+    for update in updates:
+        engine.mount(engine.combine(learned) if learned else None)
+        learned.append(engine.fit([update]).adapter(0))
+    rows = [chunks[f"stream-0/again/{key}"] for key in ("0/learn", "1/learn", "1/refresh", "2/learn")]
+    assert [row["adapter_sha256"] for row in rows] == [adapter.sha256 for adapter in learned]
+    assert rows[2]["steps"] == 2 * 3
     assert not any("lessons" in key or "questions" in key for key in chunks if key.startswith("stream-0/again/"))
 
 
@@ -295,7 +302,9 @@ def test_a_trained_policy_and_rounds_are_not_both_asked_for(fields):
         make_settings({**fields, "protocol": {"policy": "runs/x"}})
 
 
-@pytest.mark.parametrize("cure", [{"replay": 1.0}, {"rehearsal": 1.0}, {"orthogonal": True}, {"gate": True}])
+@pytest.mark.parametrize(
+    "cure", [{"replay": 1.0}, {"rehearsal": 1.0}, {"orthogonal": True}, {"gate": True}, {"refresh": 2}]
+)
 @pytest.mark.parametrize("merge", ["average", "ties", "routed"])
 def test_cures_of_a_growing_sum_are_refused_where_edits_are_kept_apart(merge, cure):
     with pytest.raises(ValueError, match="need merge = 'sum'"):

@@ -92,13 +92,17 @@ class ArmSettings(Section):
     consolidate: int = Field(
         0,
         ge=0,
-        description="after so many passages one adapter is trained anew on all passages so far, and takes the place of the edits "
-        "(0: never)",
+        description="after so many passages one adapter is trained anew on lessons (what edited models answered consistently: "
+        "[protocol.consolidation]) of all passages so far, and takes the place of the edits (0: never)",
     )
-    relearns: Literal["lessons", "edits"] = Field(
-        "lessons",
-        description="consolidate: on what, lessons (what the edited models answered consistently: [protocol.consolidation]), or "
-        "the edits of all passages so far, together",
+    refresh: int = Field(
+        0,
+        ge=0,
+        description="after so many passages the edits of all so far are trained on together once more, beside the stream, and "
+        "that is added to it (0: never)",
+    )
+    refresh_steps: int = Field(
+        6, ge=1, description="refresh: optimiser steps for each passage so far, before rehearsal adds its own"
     )
     gate: bool = Field(False, description="merge what [protocol.gate] lets through")
     groups: int = Field(
@@ -107,10 +111,12 @@ class ArmSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> ArmSettings:
-        if self.merge != "sum" and any((self.replay, self.rehearsal, self.orthogonal, self.gate, self.consolidate)):
+        if self.merge != "sum" and any(
+            (self.replay, self.rehearsal, self.orthogonal, self.gate, self.consolidate, self.refresh)
+        ):
             raise ValueError(
-                f"merge = {self.merge!r} trains every edit by itself: replay, rehearsal, orthogonal, gate and consolidate need "
-                "merge = 'sum'"
+                f"merge = {self.merge!r} trains every edit by itself: replay, rehearsal, orthogonal, gate, consolidate and "
+                "refresh need merge = 'sum'"
             )
         if self.distill and not self.rehearsal:
             raise ValueError("distill is about the texts of rehearsal; set rehearsal, too")

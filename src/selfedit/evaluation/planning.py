@@ -78,8 +78,9 @@ def _tested(settings: Settings) -> tuple[int, str]:
         passages = protocol.passages * min(arm.groups or protocol.groups, protocol.groups)
         longer = arm.steps / settings.inner.steps if arm.steps else 1.0
         loops += round(passages * longer * (1 + arm.replay + arm.rehearsal))
-        again = range(arm.consolidate, protocol.passages + 1, arm.consolidate) if arm.consolidate else range(0)
-        loops += round(sum(again) * longer * (1 + arm.rehearsal)) * passages // protocol.passages
+        for every, length in ((arm.consolidate, longer), (arm.refresh, arm.refresh_steps / settings.inner.steps)):
+            again = range(every, protocol.passages + 1, every) if every else range(0)
+            loops += round(sum(again) * length * (1 + arm.rehearsal)) * passages // protocol.passages
         told.append(f"{name} {passages}")
     return (
         loops,

@@ -218,11 +218,11 @@ def arm_row(taken: Sequence[Taken], arm: ArmSettings) -> dict[str, Any]:
 
     ``retained_share``: retained over immediate. ``backward_transfer``: retained less immediate, without each group's last
     passage, which nothing came after. Intervals are over groups and passages (of one group: over its passages, so they say
-    nothing of other streams). ``optimiser_steps`` and ``trained_tokens`` are a passage's, consolidations shared out.
+    nothing of other streams). ``optimiser_steps`` and ``trained_tokens``: a passage's, with its share of what is learned again.
     """
     immediate, retained = [_known(t.immediate) for t in taken], [_known(t.retained) for t in taken]
     steps = [step for t in taken for step in t.decisions]
-    fits = [*steps, *(step["consolidated"] for step in steps if "consolidated" in step)]
+    fits = [*steps, *(step[again] for again in ("consolidated", "refreshed") for step in steps if again in step)]
     verdicts = [str(step["verdict"]) for step in steps]
     pairs = [
         [(a, b) for a, b in zip(t.immediate, t.retained, strict=True) if a is not None and b is not None] for t in taken

@@ -138,23 +138,38 @@ class Stream:
                 adapter = self.engine.load_adapter(self.directory / str(t))
                 state = _State(self._sum(state.adapter, adapter, decision["scale"]))
                 earlier.append(adapter)
-            if self.arm.consolidate:
-                state, more = self._consolidated(t, decision, state, known)
+            for again in (self._consolidated, self._refreshed):
+                state, more = again(t, decision, state, known)
                 decision |= more
                 earlier = [state.adapter] if more and state.adapter is not None else earlier
             yield decision, state
 
-    def _consolidated(self, t: int, decision: Row, state: _State, known: Sequence[ParsedEdit]) -> tuple[_State, Row]:
-        """Where it is time, a fresh adapter that learned all lessons (or edits) in place of the edits one by one, and its row."""
-        if self.arm.relearns == "lessons":
-            self._ask(t, decision, state)
+    def _consolidated(self, t: int, decision: Row, state: _State, _known: Sequence[ParsedEdit]) -> tuple[_State, Row]:
+        """Where it is time, a fresh adapter that learned all lessons in place of the edits one by one, and its row."""
+        if not self.arm.consolidate:
+            return state, {}
+        self._ask(t, decision, state)
         if (t + 1) % self.arm.consolidate:
             return state, {}
-        again = known if self.arm.relearns == "edits" else self._lessons_of(self.tasks[: t + 1])
-        row = self.work.run.once(f"{self.key}/{t}/consolidate", lambda: self._learn_again(t, again))
+        lessons = self._lessons_of(self.tasks[: t + 1])
+        row = self.work.run.once(
+            f"{self.key}/{t}/consolidate",
+            lambda: self._learn_together(t, lessons, _State(), "consolidate", self.arm.steps),
+        )
         if row["scale"]:
-            state = _State(self.engine.load_adapter(self.directory / f"base-{t}"))
+            state = _State(self.engine.load_adapter(self.directory / f"consolidate-{t}"))
         return state, {"consolidated": row}
+
+    def _refreshed(self, t: int, _decision: Row, state: _State, known: Sequence[ParsedEdit]) -> tuple[_State, Row]:
+        """Where it is time, the stream so far and an adapter that learned all edits up to here again beside it, and its row."""
+        if not self.arm.refresh or (t + 1) % self.arm.refresh:
+            return state, {}
+        row = self.work.run.once(
+            f"{self.key}/{t}/refresh", lambda: self._learn_together(t, known, state, "refresh", self.arm.refresh_steps)
+        )
+        if row["scale"]:
+            state = _State(self._sum(state.adapter, self.engine.load_adapter(self.directory / f"refresh-{t}"), 1.0))
+        return state, {"refreshed": row}
 
     def _ask(self, t: int, decision: Row, state: _State) -> None:
         """Lessons of passage t: what the model that has just learned it answers to the policy's questions."""
@@ -183,18 +198,18 @@ class Stream:
             parse_edit(self.engine, settings, task, "\n".join(by_task[task.id])) for task in tasks if task.id in by_task
         ]
 
-    def _learn_again(self, t: int, edits: Sequence[ParsedEdit]) -> Row:
-        """One adapter trained on many passages' edits or lessons at once, with as many steps as each alone would have."""
+    def _learn_together(self, t: int, edits: Sequence[ParsedEdit], state: _State, what: str, steps: int) -> Row:
+        """One adapter trained beside ``state`` on many passages' edits or lessons at once, with ``steps`` for each passage
+        (0: as many as one alone has).
+        """
         kept = [edit.sequences for edit in edits if edit.sequences]
         sequences = tuple(chain(*kept))
-        seed = sub_seed(self._seed(t), "consolidate")
-        update = self._update(ParsedEdit((), sequences), seed)
-        if self.arm.steps or not self.rewarder.settings.inner.epochs:  # epochs are counted over all sequences already
-            update = replace(update, steps=update.steps * len(kept))
-        update = self._mixed(update, [])
-        together = ParsedEdit((), sequences, reason="" if sequences else "there is nothing to consolidate")
-        adapter, row = self._trained({t: (together, update)}, _State())[t]
-        return self._kept(f"base-{t}", adapter, row)
+        update = self._update(ParsedEdit((), sequences), sub_seed(self._seed(t), what))
+        if steps or not self.rewarder.settings.inner.epochs:  # epochs are counted over all sequences already
+            update = replace(update, steps=(steps or update.steps) * len(kept))
+        together = ParsedEdit((), sequences, reason="" if sequences else f"there is nothing to {what}")
+        adapter, row = self._trained({t: (together, self._mixed(update, []))}, state)[t]
+        return self._kept(f"{what}-{t}", adapter, row)
 
     def _apart(self) -> Iterator[tuple[Row, _State]]:
         """Every edit learned by itself, beside the policy; then all so far as one adapter, or each for its own questions."""
