@@ -48,7 +48,7 @@ class Around:
 class Taken:
     """What a stream came to. Accuracies are None where answers could not be graded.
 
-    ``immediate[t]``: passage t right after its own edit (and the consolidation, where one follows). ``looks[n]``: passages 0
+    ``immediate[t]``: passage t right after its own edit (and what is learned again, where that follows). ``looks[n]``: passages 0
     to n - 1 after n edits; the last is after all. ``general``: closed-book accuracy before and after. ``decisions[t]``: what
     became of edit t. ``lessons``: what edited models answered consistently, if the arm consolidates.
     """
