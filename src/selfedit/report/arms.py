@@ -22,10 +22,12 @@ def arms_of(summary: Summary) -> dict[str, Row]:
 def arms_table(summary: Summary) -> RenderableType:
     """For a terminal: what each way keeps."""
     made = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold")
-    made.add_column("Way of taking in the stream", overflow="fold")
+    ways = arms_of(summary)
+    # Whole names: of what is too wide, the other columns' heads and the edits give way first.
+    made.add_column("Way of taking in the stream", min_width=min(24, max(map(len, ways), default=0)), overflow="fold")
     for name in COLUMNS:
-        made.add_column(name, justify="right", no_wrap=name != "Edits")
-    for name, arm in arms_of(summary).items():
+        made.add_column(name, justify="right", no_wrap=name not in ("Tokens a passage", "Edits"))
+    for name, arm in ways.items():
         made.add_row(Text(plain(name)), *map(Text, cells(arm)))
     return made
 
