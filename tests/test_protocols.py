@@ -337,6 +337,8 @@ def test_a_mixture_keeps_an_edits_own_share_and_takes_every_other_line_before_on
     assert sorted(ids.count(n) for n in range(10, 15)) == [2, 2, 2, 3, 3]
     assert ids.count(99) == 6
     assert mixed(update, [(others, 0.0), ([], 1.0)], random.Random(0)) is update
+    unusable = replace(update, sequences=())
+    assert mixed(unusable, [(others, 1.0)], random.Random(0)) is unusable
 
 
 KILLED_AFTER = {

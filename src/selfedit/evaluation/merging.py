@@ -22,10 +22,10 @@ def mixed(update: Update, others: Sequence[tuple[Sequence[TrainSequence], float]
     """``update`` with other sequences in its batches: for each time that one of its own comes, as many as the number says.
 
     The update's own sequences come as often as without the others, and the steps grow with the mixture. The others are drawn
-    without replacement as long as there are any left. Nothing changes where there are none.
+    without replacement as long as there are any left. Nothing changes where there are none, or none of its own: there is no edit.
     """
     present = [(sequences, share) for sequences, share in others if sequences and share]
-    if not present:
+    if not present or not update.sequences:
         return update
     visits = _visits(len(update.sequences), update.steps, update.batch_size)
     own = islice(cycle(update.sequences), visits)
