@@ -127,7 +127,10 @@ class Body:
         return cast(Tensor, _OfLogits.apply(hidden, targets, self, _cross_entropy))
 
     def token_kl(self, hidden: Tensor, reference: Tensor) -> Tensor:
-        """As `token_losses`: KL(theirs || ours) in nats (M), of the distributions after ``reference`` and ``hidden`` (M, D)."""
+        """As `token_losses`: KL(theirs || ours) in nats (M), of the distributions after ``reference`` and ``hidden`` (M, D).
+
+        `TorchEngine.token_kl` measures the other direction.
+        """
 
         def quantity(logits: Tensor, theirs: Tensor) -> Tensor:
             return _kl(logits, self.logits(theirs))
