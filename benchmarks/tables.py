@@ -102,8 +102,17 @@ def algorithms(made: Summary) -> Table:
     return table
 
 
+def recipes(made: Summary) -> Table:
+    """The published recipe without its padding and with it, a rung a row."""
+    table: Table = [("prepared with", "`clean`, % [95 %]", "`paper`", "`paper` - `clean`, points", "tokens a passage")]
+    for row in rows(made, "recipes"):
+        tokens = ", ".join(count(row[name]["trained_tokens"]) for name in ("clean", "paper"))
+        table.append((rung_label(row["rung"]), _share(row["clean"]), _share(row["paper"]), _difference(row), tokens))
+    return table
+
+
 KINDS: Mapping[str, Callable[[Summary], Table]] = {
-    table.__name__: table for table in (ladder, pooled, paired, merged, routed, matrix, algorithms)
+    table.__name__: table for table in (ladder, pooled, paired, merged, routed, matrix, algorithms, recipes)
 }
 
 
