@@ -59,7 +59,7 @@ def test_a_page_has_every_arm_with_its_numbers_in_the_table_of_its_kind(summary)
     assert "61.5 %" in merged
     assert "88.0 %" not in merged
     assert "88.0 %" in routed.split("</table>")[0]
-    for told in ("98 % → 42 %", "2 accepted, 1 scaled", "after edit 3", "-12.3 points"):
+    for told in ("98 → 42 %", "2 accepted, 1 scaled", "after edit 3", "-12.3 points"):
         assert told in page
     assert "every change of its weights was reverted" not in page.lower()
 
@@ -78,3 +78,13 @@ def test_a_terminal_shows_the_arms(summary):
     shown = console.export_text()
     assert [name for name in ("plain", "<b>best</b>", "routed") if name in shown] == list(summary["arms"])
     assert "61.5 %" in shown
+
+
+def test_eighty_columns_cut_nothing_off(summary):
+    name = "consolidated"
+    summary["arms"] |= {name: arm("sum", 0.8, 0.1, n=20) | {"general_before": 1.0, "general_after": 1.0}}
+    summary["arms"][name] |= {"trained_tokens": 17358, "decisions": {"accepted": 100, "invalid": 200}}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(arms_table(summary))
+    shown = console.export_text().split()
+    assert {name, "accepted,", "200", "invalid", "17,358", "Edits"} <= set(shown)

@@ -21,10 +21,11 @@ def arms_of(summary: Summary) -> dict[str, Row]:
 
 def arms_table(summary: Summary) -> RenderableType:
     """For a terminal: what each way keeps."""
-    made = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     ways = arms_of(summary)
-    # Whole names: of what is too wide, the other columns' heads and the edits give way first.
-    made.add_column("Way of taking in the stream", min_width=min(24, max(map(len, ways), default=0)), overflow="fold")
+    # Rich narrows what may wrap, the widest first; a fixed width keeps names whole, long ones on two lines.
+    longest = max((len(plain(name)) for name in ways), default=0)
+    made.add_column("Way", width=min(max(3, longest), 16), overflow="fold")
     for name in COLUMNS:
         made.add_column(name, justify="right", no_wrap=name not in ("Tokens a passage", "Edits"))
     for name, arm in ways.items():
@@ -58,7 +59,7 @@ def cells(arm: Row) -> list[str]:
     share = arm.get("retained_share") or {}
     decisions = arm.get("decisions") or {}
     edits = ", ".join(f"{count(n)} {plain(verdict)}" for verdict, n in decisions.items() if n)
-    general = f"{percent(arm.get('general_before'), 0)} → {percent(arm.get('general_after'), 0)}"
+    general = f"{percent(arm.get('general_before'), 0).removesuffix(' %')} → {percent(arm.get('general_after'), 0)}"
     if number(arm.get("general_before")) is None:
         general = MISSING
     tokens = number(arm.get("trained_tokens"))
