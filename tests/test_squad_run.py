@@ -50,6 +50,8 @@ def test_a_passage_longer_than_the_window_makes_its_edits_invalid_and_says_why(t
     assert failed["base_edits"] > 0
     reasons = [reason for row in summary["rounds"][1:] for reason in row["failures"]]
     assert any("over the model's window of 700" in reason for reason in reasons)
+    told = f"base_edits: {failed['base_edits']} edit(s) could not be trained on"
+    assert any(note.startswith(told) and "over the model's window of 700." in note for note in summary["notes"])
 
 
 def test_train_development_and_evaluation_tasks_are_disjoint(tmp_path):

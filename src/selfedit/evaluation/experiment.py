@@ -178,6 +178,11 @@ def _summary(work: Work, trained: Trained, rungs: dict[str, Rung], before: dict[
         for rung in rungs.values()
         if rung.held_out
     ]
+    notes += [
+        f"{rung.name}: {rung.failed} edit(s) could not be trained on; their tasks count as untrained. The first: {rung.reason}."
+        for rung in rungs.values()
+        if rung.reason
+    ]
     return {
         "ladder": [rung.row() for rung in rungs.values()],
         "paired": paired_rows(rungs, last),

@@ -27,6 +27,7 @@ class Rung:
     """One rung's result: per task its accuracy and answers; the mean reward; ``texts`` the edits where it has any.
 
     ``held_out`` counts the lines of its edits that say a probe which the model wrote itself, and were not trained on.
+    ``failed`` counts the edits that could not be trained on, and ``reason`` says why of the first.
     ``groups``: the ids of tasks that were learned in one adapter; none where each had its own.
     """
 
@@ -38,6 +39,7 @@ class Rung:
     steps: int = 0
     trained_tokens: float = 0.0
     failed: int = 0
+    reason: str = ""
     texts: list[str] = field(default_factory=list)
     groups: list[list[str]] = field(default_factory=list)
     ungraded: int = 0
@@ -202,12 +204,14 @@ class Ladder:
 
     def _cost(self, outcomes: Sequence[Outcome], parsed: Sequence[ParsedEdit]) -> dict[str, Any]:
         """Steps (of epochs: their mean), mean trained tokens, failures and held-out lines, as `Rung` has them."""
+        failed = [outcome.reason for outcome in outcomes if outcome.status in ("invalid", "diverged")]
         steps = [self.settings.inner.steps_for(len(edit.sequences)) for edit in parsed if edit.usable]
         return {
             "steps": round(sum(steps) / len(steps)) if steps else self.settings.inner.steps,
             "trained_tokens": sum(o.trained_tokens for o in outcomes) / max(1, len(outcomes)),
             "held_out": sum(edit.held_out for edit in parsed),
-            "failed": sum(o.status in ("invalid", "diverged") for o in outcomes),
+            "failed": len(failed),
+            "reason": failed[0] if failed else "",
         }
 
     def _passage(self, name: str, learner: Adapter | None, tasks: list[Task]) -> Rung:

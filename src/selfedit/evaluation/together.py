@@ -75,6 +75,7 @@ class Together(Ladder):
             "held_out": sum(edit.held_out for edit in parsed),
             "trained_tokens": tokens / len(tasks),
             "failed": failed,
+            "reason": next((edit.reason for edit in parsed if not edit.usable), ""),
             "groups": [[tasks[i].id for i in group] for group in groups],
         }
         return Rung.of_graded(name, tasks, self._worths(learner, tasks, answers), answers, texts, **cost)
