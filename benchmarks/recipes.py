@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, required=True, help="where the numbers go")
     parser.add_argument("--out", type=Path, default=Path("runs/recipes"), help="directory of the runs")
     parser.add_argument("--seed", type=int, default=16)
-    parser.add_argument("--passages", type=int, default=16, help="held-out passages")
+    parser.add_argument("--passages", type=int, default=12, help="held-out passages")
     asked = parser.parse_args(arguments)
     summaries = {}
     for name in RECIPES:
