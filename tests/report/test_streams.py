@@ -81,10 +81,11 @@ def test_a_terminal_shows_the_arms(summary):
 
 
 def test_eighty_columns_cut_nothing_off(summary):
-    name = "consolidated"
-    summary["arms"] |= {name: arm("sum", 0.8, 0.1, n=20) | {"general_before": 1.0, "general_after": 1.0}}
+    name, wide = "consolidated", {"mean": 0.95, "low": 0.887, "high": 0.930}
+    summary["arms"] = {name: arm("sum", 0.8, 0.1, n=20) | {"general_before": 1.0, "general_after": 1.0}}
     summary["arms"][name] |= {"trained_tokens": 17358, "decisions": {"accepted": 100, "invalid": 200}}
+    summary["arms"][name] |= {"intervals": {"retained": wide}, "retained_share": {**wide, "mean": 1.0}}
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(arms_table(summary))
     shown = console.export_text().split()
-    assert {name, "accepted,", "200", "invalid", "17,358", "Edits"} <= set(shown)
+    assert {name, "93.0", "accepted,", "200", "invalid", "17,358", "Edits"} <= set(shown)
