@@ -3,8 +3,9 @@
     python -m benchmarks.recipes --json recipes.json
 
 Both presets as they are (SEAL's rules, LoRA on q and v, 10 epochs of single sequences), with the embedded base and lengths of
-edits and answers that fit it. The base writes the same edits for both; what differs is that `paper` fills every sequence up to
-2 048 tokens and has the padding in the loss. Each is a run directory under ``--out``: stopped, the same command goes on.
+edits and answers that fit it. The base writes the same edits for both; what differs is that `paper` fills every sequence up, here
+to the model's window of 512 tokens, and has the padding in the loss. Each is a run directory under ``--out``: stopped, the same
+command goes on.
 """
 
 from __future__ import annotations

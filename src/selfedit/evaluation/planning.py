@@ -108,7 +108,7 @@ def _ladder_loops(settings: Settings) -> int:
 def _length(settings: Settings) -> str:
     """How long an inner loop is."""
     i = settings.inner
-    padded = f" padded to {i.pad_to} tokens" if i.pad_to else ""
+    padded = f" padded to {i.pad_to} tokens (or the model's window)" if i.pad_to else ""
     how_long = f"{i.epochs} epochs" if i.epochs else f"{i.steps} steps"
     return f"{how_long} x up to {i.batch_size} sequences{' a step' if i.epochs else ''}{padded}"
 
