@@ -32,7 +32,7 @@ RANK, LENGTH = 8, 40
 
 def peak(work: Callable[[], object]) -> int:
     """The most bytes that torch held for ``work`` at any time."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
         work()
     events = [(e.start_ns(), e.nbytes()) for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = most = 0
