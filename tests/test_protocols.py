@@ -291,6 +291,16 @@ def test_the_rate_for_passages_is_chosen_on_development_groups(fields, tmp_path)
     assert summary["ladder"][1]["failed_edits"] == 0
 
 
+def test_groups_that_come_to_nothing_are_counted_and_told_with_the_reason(fields, tmp_path):
+    how = of(fields, name="cpt")
+    how["ladder"] |= {"passage_lr_factors": [1e30], "rungs": ["no_edit", "passage_only"]}
+    summary = summary_of_run(how, tmp_path)
+    assert summary["ladder"][1]["failed_edits"] == 2 * N
+    (told,) = [note for note in summary["notes"] if note.startswith("passage_only")]
+    assert told.startswith(f"passage_only: {2 * N} edit(s) could not be trained on; the first: ")
+    assert "not finite" in told
+
+
 @pytest.mark.parametrize("name", ["a/b", "", "a-b", "A", "x" * 41])
 def test_an_arms_name_is_one_of_a_file(name, fields):
     with pytest.raises(SettingsError, match="arms"):

@@ -179,9 +179,9 @@ def _summary(work: Work, trained: Trained, rungs: dict[str, Rung], before: dict[
         if rung.held_out
     ]
     notes += [
-        f"{rung.name}: {rung.failed} edit(s) could not be trained on; their tasks count as untrained. The first: {rung.reason}."
+        f"{rung.name}: {rung.failed} edit(s) could not be trained on; the first: {rung.reason}."
         for rung in rungs.values()
-        if rung.reason
+        if rung.failed
     ]
     return {
         "ladder": [rung.row() for rung in rungs.values()],

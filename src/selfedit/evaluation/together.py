@@ -54,7 +54,8 @@ class Together(Ladder):
         groups = [range(start, min(start + size, len(tasks))) for start in range(0, len(tasks), size)]
         untouched = self._unedited(learner, tasks)
         answers: list[tuple[Answer, ...]] = []
-        failed, tokens, steps = sum(not edit.usable for edit in parsed), 0, 0
+        reasons = [edit.reason for edit in parsed if not edit.usable]
+        failed, tokens, steps = len(reasons), 0, 0
         at_once = self.rewarder.settings.model.at_once.members
         for start in range(0, len(groups), at_once):
             some = groups[start : start + at_once]
@@ -66,6 +67,7 @@ class Together(Ladder):
             row = self.work.run.once(f"cpt/{name}/{start}", compute)
             tokens += row["trained_tokens"]
             steps += sum(update.steps for update in updates)
+            reasons += filter(None, row["reasons"])
             for group, said in zip(some, _ANSWERS_OF_GROUPS.validate_python(row["answers"]), strict=True):
                 answers += said or [untouched[tasks[i].id] for i in group]
                 failed += 0 if said else sum(parsed[i].usable for i in group)
@@ -75,7 +77,7 @@ class Together(Ladder):
             "held_out": sum(edit.held_out for edit in parsed),
             "trained_tokens": tokens / len(tasks),
             "failed": failed,
-            "reason": next((edit.reason for edit in parsed if not edit.usable), ""),
+            "reason": reasons[0] if reasons else "",
             "groups": [[tasks[i].id for i in group] for group in groups],
         }
         return Rung.of_graded(name, tasks, self._worths(learner, tasks, answers), answers, texts, **cost)
@@ -93,20 +95,22 @@ class Together(Ladder):
     def _trained(
         self, learner: Adapter | None, groups: Sequence[Sequence[Task]], updates: Sequence[Update]
     ) -> dict[str, Any]:
-        """What each group's adapter answers, beside ``learner``; nothing where it could not be trained."""
+        """What each group's adapter answers, beside ``learner``; nothing, and why, where it could not be trained."""
         engine = self.rewarder.engine
-        usable = {i: update for i, update in enumerate(updates) if update.sequences and not engine.check(update)}
+        reasons = [(engine.check(update) or "") if update.sequences else "" for update in updates]
+        usable = {i: update for i, update in enumerate(updates) if update.sequences and not reasons[i]}
         said: list[Any] = [[] for _ in groups]
         if not usable:
-            return {"answers": said, "trained_tokens": 0}
+            return {"answers": said, "trained_tokens": 0, "reasons": reasons}
         engine.mount(learner)
         bank = engine.fit(list(usable.values()))
         for member, i in enumerate(usable):
-            if not wasted(bank, member):
+            reasons[i] = wasted(bank, member)
+            if not reasons[i]:
                 adapter = bank.adapter(member)
                 engine.mount(adapter if learner is None else engine.combine([learner, adapter]))
                 said[i] = _ANSWERS.dump_python(self.rewarder.answers(None, groups[i]), mode="json")
-        return {"answers": said, "trained_tokens": sum(bank.trained_tokens)}
+        return {"answers": said, "trained_tokens": sum(bank.trained_tokens), "reasons": reasons}
 
     def _update(self, tasks: Sequence[Task], edits: Sequence[ParsedEdit], lr: float | None) -> Update:
         """One update of all edits that can be used; its steps are so many for every passage, usable or not."""
