@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings = settings_for(name, asked.seed, asked.passages)
         summaries[name] = run_experiment(settings, asked.out / f"{name}-seed-{asked.seed}")
         say(f"{name}: " + ", ".join(f"{row['rung']} {row['accuracy']:.3f}" for row in summaries[name]["ladder"]))
-    made = {"machine": describe(), "seed": asked.seed, "recipes": compared(summaries)}
+    seconds = {name: made["timing"]["total_seconds"] for name, made in summaries.items()}
+    made = {"machine": describe(), "seed": asked.seed, "seconds": seconds, "recipes": compared(summaries)}
     write_atomically(asked.json, json.dumps(made, indent=1) + "\n")
     return 0
 

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks import algorithms
-from selfedit.config import Settings
 
 
 @pytest.fixture
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same runs with short edits and inner loops of one step."""
-    plan = algorithms.settings_for
-
-    def short(*args: Any, **how: Any) -> Settings:
-        settings = plan(*args, **how)
-        small = {
-            "edits": {"max_new_tokens": 16},
-            "inner": {"steps": 1},
-            "tasks": {"dev": 1, "probes_per_kind": 1},
-            "guards": {"anchors": 1},
-            "algorithm": {"epochs": 1},
-            "model": {"dtype": "fp32"},
-        }
-        changed = {name: getattr(settings, name).model_copy(update=fields) for name, fields in small.items()}
-        return settings.model_copy(update=changed)
-
-    monkeypatch.setattr(algorithms, "settings_for", short)
+def _quick(shorten: Callable[..., None]) -> None:
+    shorten(algorithms, inner={"steps": 1}, guards={"anchors": 1}, algorithm={"epochs": 1})
 
 
 @pytest.mark.usefixtures("_quick")

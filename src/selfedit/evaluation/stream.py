@@ -138,19 +138,19 @@ class Stream:
                 adapter = self.engine.load_adapter(self.directory / str(t))
                 state = _State(self._sum(state.adapter, adapter, decision["scale"]))
                 earlier.append(adapter)
-            for again in (self._consolidated, self._refreshed):
-                state, more = again(t, decision, state, known)
-                decision |= more
-                earlier = [state.adapter] if more and state.adapter is not None else earlier
+            again: Row = {}
+            if self.arm.consolidate:
+                self._ask(t, decision, state)
+            if _due(t, self.arm.consolidate):
+                state, again["consolidated"] = self._consolidated(t, state)
+            if _due(t, self.arm.refresh):
+                state, again["refreshed"] = self._refreshed(t, state, known)
+            decision |= again
+            earlier = [state.adapter] if again and state.adapter is not None else earlier
             yield decision, state
 
-    def _consolidated(self, t: int, decision: Row, state: _State, _known: Sequence[ParsedEdit]) -> tuple[_State, Row]:
-        """Where it is time, a fresh adapter that learned all lessons in place of the edits one by one, and its row."""
-        if not self.arm.consolidate:
-            return state, {}
-        self._ask(t, decision, state)
-        if (t + 1) % self.arm.consolidate:
-            return state, {}
+    def _consolidated(self, t: int, state: _State) -> tuple[_State, Row]:
+        """A fresh adapter that learned all lessons in place of the edits one by one, and its row."""
         lessons = self._lessons_of(self.tasks[: t + 1])
         row = self.work.run.once(
             f"{self.key}/{t}/consolidate",
@@ -158,18 +158,16 @@ class Stream:
         )
         if row["scale"]:
             state = _State(self.engine.load_adapter(self.directory / f"consolidate-{t}"))
-        return state, {"consolidated": row}
+        return state, row
 
-    def _refreshed(self, t: int, _decision: Row, state: _State, known: Sequence[ParsedEdit]) -> tuple[_State, Row]:
-        """Where it is time, the stream so far and an adapter that learned all edits up to here again beside it, and its row."""
-        if not self.arm.refresh or (t + 1) % self.arm.refresh:
-            return state, {}
+    def _refreshed(self, t: int, state: _State, known: Sequence[ParsedEdit]) -> tuple[_State, Row]:
+        """The stream so far and an adapter that learned all edits up to here again beside it, and its row."""
         row = self.work.run.once(
             f"{self.key}/{t}/refresh", lambda: self._learn_together(t, known, state, "refresh", self.arm.refresh_steps)
         )
         if row["scale"]:
             state = _State(self._sum(state.adapter, self.engine.load_adapter(self.directory / f"refresh-{t}"), 1.0))
-        return state, {"refreshed": row}
+        return state, row
 
     def _ask(self, t: int, decision: Row, state: _State) -> None:
         """Lessons of passage t: what the model that has just learned it answers to the policy's questions."""
@@ -390,6 +388,11 @@ class Stream:
         for start in range(0, len(routed), _BANK):
             some = routed[start : start + _BANK]
             yield self.engine.bank([adapter for adapter, _ in some if adapter is not None]), [spot for _, spot in some]
+
+
+def _due(t: int, every: int) -> bool:
+    """Whether something that comes after ``every`` passages (0: never) comes after passage ``t``."""
+    return bool(every) and (t + 1) % every == 0
 
 
 def _row_of(answer: Answer) -> Row:

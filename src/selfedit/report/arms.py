@@ -21,7 +21,7 @@ def arms_of(summary: Summary) -> dict[str, Row]:
 
 def arms_table(summary: Summary) -> RenderableType:
     """For a terminal: what each way keeps."""
-    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold")
     ways = arms_of(summary)
     # Rich narrows what may wrap, the widest first; a fixed width keeps names whole, long ones on two lines.
     longest = max((len(plain(name)) for name in ways), default=0)
