@@ -34,7 +34,7 @@ from .turns import say
 SEEDS = (201, 202, 203, 204, 205)
 EDITS = {"per_task": 8}
 PAPER = {
-    "algorithm": {"name": "rest_em", "rank_by": ["gain"], "keep": 1, "positive_only": False},
+    "algorithm": {"name": "rest_em", "rank_by": ["gain"], "rest_em": {"keep": 1, "positive_only": False}},
     "edits": {"per_task": 5},
     "inner": {"seeds": 3},
 }

@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from selfedit.engine.baselines import Baseline, Edited, run_baseline
-from selfedit.engine.lora import initial_adapter
-from selfedit.engine.reference import distance
-from selfedit.engine.targets import find_layout
+from benchmarks.peft_baseline import Baseline, Edited, run_baseline
+from benchmarks.peft_reference import distance
+from selfedit.config import AtOnce
+from selfedit.engine.adapters.lora import initial_adapter
+from selfedit.engine.adapters.targets import find_layout
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import OutOfMemoryError
 from selfedit.evaluation.machine import EMBEDDED
@@ -96,10 +97,10 @@ def agreement(device: torch.device) -> tuple[dict[str, float], float]:
     """
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
     model = build(TINY | {"vocab_size": len(tokenizer)}, device, torch.float32)  # answers are compared as texts
-    engine = TorchEngine(model, tokenizer, name="tiny", members_at_once=2)
+    engine = TorchEngine(model, tokenizer, name="tiny", at_once=AtOnce(members=2))
     cases = [make_case(k, len(tokenizer), 1) for k in range(2)]
-    bank = engine.fit([case.update for case in cases])
-    answers = engine.answer(bank, [case.prompts for case in cases], max_new_tokens=MAX_NEW_TOKENS)
+    bank = engine.apply([case.update for case in cases], on=None)
+    answers = engine.answer([case.prompts for case in cases], on=None, members=bank, max_new_tokens=MAX_NEW_TOKENS)
     errors = {"engine": 0.0, "trainer": 0.0}
     equal = asked = 0
     for k, case in enumerate(cases):
@@ -130,8 +131,8 @@ def seconds_of(work: Callable[[], object], edits: int, device: torch.device) -> 
 
 def edit_many(engine: TorchEngine, cases: Sequence[Case]) -> None:
     """All edits at once by the engine."""
-    bank = engine.fit([case.update for case in cases])
-    engine.answer(bank, [case.prompts for case in cases], max_new_tokens=MAX_NEW_TOKENS)
+    bank = engine.apply([case.update for case in cases], on=None)
+    engine.answer([case.prompts for case in cases], on=None, members=bank, max_new_tokens=MAX_NEW_TOKENS)
 
 
 def fitting(engines: dict[int, TorchEngine], cases: Sequence[Case], device: torch.device) -> dict[int, float]:
@@ -166,7 +167,9 @@ def decoding(engine: TorchEngine, vocabulary: int, device: torch.device) -> floa
     """Tokens sampled a second, every row with a prompt of its own."""
     prompts = [make_case(1000 + row, vocabulary, 1).prompts[0] for row in range(DECODED_ROWS)]
     began = time.perf_counter()
-    written = engine.sample(prompts, range(DECODED_ROWS), max_new_tokens=DECODED_TOKENS, temperature=1.0, top_p=1.0)
+    written = engine.sample(
+        prompts, range(DECODED_ROWS), on=None, max_new_tokens=DECODED_TOKENS, temperature=1.0, top_p=1.0
+    )
     wait(device)
     return sum(len(one.token_ids) for one in written) / (time.perf_counter() - began)
 
@@ -180,7 +183,7 @@ def measure(device: torch.device, ks: Sequence[int], repeats: int) -> dict[str, 
     model, tokenizer = build(shape, device, dtype), AutoTokenizer.from_pretrained(EMBEDDED)
     say(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f}B parameters; finding what fits")
     cases = [make_case(k, shape["vocab_size"], epochs) for k in range(max(ks))]
-    engines = {k: TorchEngine(model, tokenizer, name="random", members_at_once=k) for k in sorted(ks)}
+    engines = {k: TorchEngine(model, tokenizer, name="random", at_once=AtOnce(members=k)) for k in sorted(ks)}
     peaks = fitting(engines, cases, device)
     raw = timed(model, {k: engines[k] for k in peaks}, cases, device, repeats)
     compared = quotients(raw, list(peaks), BASELINES_TIMED)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.inner_loop --json inner-loop.json
 
-The sides are those of `selfedit.engine.baselines`, measured in turns in one process on all cores, each in its fastest
+The sides are those of `benchmarks.peft_baseline`, measured in turns in one process on all cores, each in its fastest
 dtype. Ctrl-C keeps the rows that are done; every row that the file has stays in it until it is measured again.
 """
 
@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
-from selfedit.engine.baselines import BASELINES
-from selfedit.engine.loading import DTYPES, Dtype
+from benchmarks.peft_baseline import BASELINES
+from selfedit.engine.model.loading import DTYPES, Dtype
 from selfedit.run import write_atomically
 
 from .machine import describe, forget_peak_memory, matmul_peak, peak_memory_gib

@@ -4,7 +4,7 @@
 
 The base writes 5 edits for each of 50 development tasks. The full search trains every edit with 3 seeds to its end, on the
 engine; racing looks at them half-way, trains the best 3 to the end, and gives more seeds to close ones
-(`selfedit.rewards.race`). Both adapt the upper layers only, as the settings that ship do, so that what lies below is computed
+(`benchmarks.race`). Both adapt the upper layers only, as the settings that ship do, so that what lies below is computed
 once. Both choose by the gold answers' log-likelihood on half of a task's probes; their picks are trained again with fresh seeds,
 and asked the other half. The Trainer's inner loops (training alone, no probes) are timed between the parts of the race, which is
 run once; what the full search would take with it is their mean times their number.
@@ -27,23 +27,25 @@ from typing import Any, cast
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from benchmarks.peft_baseline import run_baseline
+from benchmarks.peft_reference import load_base
 from selfedit import stats
 from selfedit.config import Settings, make_settings
-from selfedit.engine.baselines import run_baseline
-from selfedit.engine.loading import DTYPES
-from selfedit.engine.lora import initial_adapter
-from selfedit.engine.reference import load_base
-from selfedit.engine.targets import find_layout
+from selfedit.edits.text import Text
+from selfedit.engine.adapters.lora import initial_adapter
+from selfedit.engine.adapters.targets import find_layout
+from selfedit.engine.model.loading import DTYPES
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.evaluation.machine import EMBEDDED, load_engine
-from selfedit.policy.text import TextPolicy
-from selfedit.rewards.outcomes import Rewarder, Trial, parse_edit
-from selfedit.rewards.race import EditRunner, RacePlan, race
+from selfedit.inner import Trial
+from selfedit.policies.language_model import LanguageModel
+from selfedit.rewards.examiner import Examiner
 from selfedit.run import write_atomically
-from selfedit.tasks.world.source import draw_tasks
+from selfedit.tasks.sources.world import draw_tasks
 from selfedit.types import Task, Update
 
 from .machine import describe
+from .race import EditRunner, RacePlan, race
 from .sides import Setup, setups
 from .turns import say
 
@@ -66,7 +68,7 @@ class Plan:
 class Search:
     """What is searched: candidate c is ``trials[c]``, a group a task; ``fresh`` are the tasks with the probes held back."""
 
-    rewarder: Rewarder
+    examiner: Examiner
     trials: list[Trial]
     groups: list[list[int]]
     fresh: list[Task]
@@ -76,24 +78,30 @@ def prepare(engine: TorchEngine, settings: Settings, plan: Plan) -> Search:
     """Draw tasks, let the base write edits, and split the probes: even ones to choose by, odd ones to score with."""
     tasks = draw_tasks("dev", ("e1",), plan.tasks, seed=plan.seed)
     asked = [replace(task, probes=task.probes[::2]) for task in tasks]
-    policy = TextPolicy(engine, None, settings.templates, settings.edits)
+    policy, kind = LanguageModel(engine, None, settings), Text(settings, engine)
     trials: list[Trial] = []
     groups: list[list[int]] = [[] for _ in tasks]
     edits = policy.propose(tasks, plan.edits, plan.seed)
     for number, edit in enumerate(edits):
         owner = number // plan.edits
-        parsed = parse_edit(engine, settings, asked[owner], edit.text, edit.finished)
-        if not parsed.reason:
+        change = kind.change(edit, asked[owner])
+        if change.update:
             groups[owner].append(len(trials))
-            trials.append(Trial(f"{owner}/{edit.index}", asked[owner], parsed, 1000 * number))
+            trials.append(Trial(f"{owner}/{edit.index}", asked[owner], change, 1000 * number))
     kept = [g for g, group in enumerate(groups) if group]
     fresh = [replace(tasks[g], probes=tasks[g].probes[1::2]) for g in kept]
-    return Search(Rewarder(engine, settings), trials, [groups[g] for g in kept], fresh)
+    return Search(Examiner(engine, settings), trials, [groups[g] for g in kept], fresh)
+
+
+def seeded(trial: Trial, seed: int) -> Update:
+    """The trial's update from another seed."""
+    assert trial.change.update is not None  # only usable edits are searched
+    return replace(trial.change.update, seed=seed)
 
 
 def full_search(search: Search, seeds: int) -> list[int]:
     """The best edit of each group by the mean over seeds, everything trained to its end."""
-    runner = EditRunner(search.rewarder, search.trials)
+    runner = EditRunner(search.examiner, search.trials, on=None)
     everyone = range(len(search.trials))
     values = [runner.advance(1.0, everyone), *(runner.repeat(everyone, seed) for seed in range(1, seeds))]
     means = {c: fmean(value[c] for value in values) for c in everyone}
@@ -117,11 +125,11 @@ class Trainer:
             self.seconds.append(self._timed(self.setup, number))
 
     def _timed(self, setup: Setup, number: int, steps: int = 0) -> float:
-        rewarder, trial = self._search.rewarder, self._search.trials[number]
-        update = rewarder.update_for(trial.parsed, trial.seed)
+        examiner, trial = self._search.examiner, self._search.trials[number]
+        update = seeded(trial, trial.seed)
         update = replace(update, steps=steps or update.steps)
-        engine = cast(TorchEngine, rewarder.engine)
-        base, start = load_base(EMBEDDED, DTYPES[setup[0]], setup[1]), _start(engine, update, rewarder.settings.targets)
+        engine = cast(TorchEngine, examiner.engine)
+        base, start = load_base(EMBEDDED, DTYPES[setup[0]], setup[1]), _start(engine, update, examiner.settings.targets)
         began = time.perf_counter()
         run_baseline("trainer", base, update, start, [], max_new_tokens=1)
         return time.perf_counter() - began
@@ -141,11 +149,11 @@ class TimedRunner:
     seconds: float = 0.0
 
     def advance(self, fraction: float, candidates: Collection[int]) -> dict[int, float]:
-        """See `selfedit.rewards.race.Runner`."""
+        """See `benchmarks.race.Runner`."""
         return self._timed(lambda: self.runner.advance(fraction, candidates))
 
     def repeat(self, candidates: Collection[int], seed: int) -> dict[int, float]:
-        """See `selfedit.rewards.race.Runner`."""
+        """See `benchmarks.race.Runner`."""
         return self._timed(lambda: self.runner.repeat(candidates, seed))
 
     def _timed(self, work: Any) -> dict[int, float]:
@@ -159,10 +167,9 @@ class TimedRunner:
 def rescored(search: Search, picks: Sequence[int]) -> list[float]:
     """Accuracy of each group's pick: trained as usual with fresh seeds, asked the probes that nobody chose by."""
     owners = [g for g in range(len(picks)) for _ in range(RESCORING_SEEDS)]
-    make = search.rewarder.update_for
-    updates = [make(search.trials[picks[g]].parsed, 777_000 + i) for i, g in enumerate(owners)]
-    bank = search.rewarder.engine.fit(updates)
-    answers = search.rewarder.answers(bank, [search.fresh[g] for g in owners])
+    updates = [seeded(search.trials[picks[g]], 777_000 + i) for i, g in enumerate(owners)]
+    bank = search.examiner.engine.apply(updates, on=None)
+    answers = search.examiner.answers([search.fresh[g] for g in owners], on=None, members=bank)
     right = [fmean(answer.correct for answer in row) for row in answers]
     return [fmean(right[g * RESCORING_SEEDS : (g + 1) * RESCORING_SEEDS]) for g in range(len(picks))]
 
@@ -174,7 +181,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     search = prepare(engine, settings, plan)
     say(f"{len(search.trials)} usable edits of {len(search.groups)} tasks; choosing the Trainer's setup")
     trainer = Trainer(search)
-    runner = TimedRunner(EditRunner(search.rewarder, search.trials), trainer, loops=max(1, plan.loops // 6))
+    runner = TimedRunner(EditRunner(search.examiner, search.trials, on=None), trainer, loops=max(1, plan.loops // 6))
     found = race(search.groups, runner, plan.race)
     trainer.run(plan.loops - len(trainer.seconds))
     per_loop, inner_loops = fmean(trainer.seconds), len(search.trials) * plan.seeds

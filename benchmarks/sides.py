@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from selfedit.config import make_settings
+from benchmarks.peft_baseline import Baseline, Edited, Padding, run_baseline
+from benchmarks.peft_reference import distance, load_base, peft_fit
+from selfedit.config import AtOnce, make_settings
+from selfedit.engine.adapters.lora import initial_adapter
+from selfedit.engine.adapters.targets import find_layout
 from selfedit.engine.base import AdapterBank
-from selfedit.engine.baselines import Baseline, Edited, Padding, run_baseline
-from selfedit.engine.loading import DTYPES, Dtype, has_bf16_units
-from selfedit.engine.lora import initial_adapter
-from selfedit.engine.reference import distance, load_base, peft_fit
-from selfedit.engine.targets import find_layout
+from selfedit.engine.model.loading import DTYPES, Dtype, has_bf16_units
 from selfedit.engine.torch_engine import TorchEngine
 
 from .workload import MAX_NEW_TOKENS, Case, draw_cases, targets_of
@@ -51,7 +51,7 @@ class Sides:
     def _load_engine(self, dtype: Dtype) -> TorchEngine:
         at_once = make_settings({}).model.at_once.members
         return TorchEngine.load(
-            str(self.source), dtype=dtype, device="cpu", targets=self.targets, members_at_once=at_once
+            str(self.source), dtype=dtype, device="cpu", targets=self.targets, at_once=AtOnce(members=at_once)
         )
 
     def _load_base(self, dtype: Dtype, attention: str) -> Any:
@@ -67,8 +67,9 @@ class Sides:
     def edit_many(self, dtype: Dtype, cases: Sequence[Case]) -> tuple[AdapterBank, list[list[str]]]:
         """All edits at once by the engine: the bank and its answers."""
         engine = self.engine(dtype)
-        bank = engine.fit([case.update for case in cases])
-        return bank, engine.answer(bank, [case.prompts for case in cases], max_new_tokens=MAX_NEW_TOKENS)
+        bank = engine.apply([case.update for case in cases], on=None)
+        prompts_K = [case.prompts for case in cases]
+        return bank, engine.answer(prompts_K, on=None, members=bank, max_new_tokens=MAX_NEW_TOKENS)
 
     def edit_one(self, name: str, setup: Setup, case: Case) -> Edited:
         """One edit by a baseline (``seal_2048``: SEAL's padded to 2 048 tokens)."""

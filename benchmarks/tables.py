@@ -1,9 +1,9 @@
-"""The tables of the documents, out of the published results.
+"""The tables of the documents, made from the published results.
 
-    python -m benchmarks.tables            # writes them anew, in the README, docs/ and benchmarks/
-    python -m benchmarks.tables --check    # says which are not what docs/results holds
+    python -m benchmarks.tables            # writes them into the README, docs/ and benchmarks/
+    python -m benchmarks.tables --check    # names the documents whose tables are not those of docs/results
 
-A document has a pair of lines round each: ``<!-- table ladder single.json -->`` and ``<!-- end -->``.
+A document marks the place of a table by a pair of lines: ``<!-- table ladder single.json -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from selfedit.report.arms import COLUMNS, arms_of, cells
-from selfedit.report.words import Row, Summary, count, percent, points, rows, rung_label
+from selfedit.report.arms import COLUMNS, cells
+from selfedit.report.words import count, percent, points, rung_label
+from selfedit.rows import ArmRow, LadderRow
+from selfedit.summary import AnySummary, PooledSummary, Summary, read_summary
 
 Table = list[Sequence[str]]
 ROOT = Path(__file__).parents[1]
@@ -24,110 +27,126 @@ _DOCUMENTS = ("README.md", "docs/*.md", "benchmarks/README.md")
 _PLACE = re.compile(r"(<!-- table (\w+) ([\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def _share(row: Row) -> str:
-    low, high = (f"{100 * row[name]:.1f}" for name in ("low", "high"))
-    return f"{100 * row['accuracy']:.1f} [{low}, {high}]"
+def _share(accuracy: float | None, low: float | None, high: float | None) -> str:
+    if accuracy is None or low is None or high is None:
+        return "not graded"
+    return f"{100 * accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _difference(row: Row) -> str:
+def _accuracy(row: LadderRow) -> str:
+    return _share(row.accuracy, row.low, row.high)
+
+
+def _difference(row: Mapping[str, Any]) -> str:
     return f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]"
 
 
-def ladder(summary: Summary) -> Table:
-    """A rung a row."""
-    made: Table = [("prepared with", "accuracy, % [95 %]", "steps a passage", "tokens a passage", "passages")]
-    for row in rows(summary, "ladder"):
-        cost = (count(row[name]) for name in ("steps", "trained_tokens", "n_tasks"))
-        made.append((rung_label(row["rung"]), _share(row), *cost))
+def ladder(summary: AnySummary) -> Table:
+    """One row per rung."""
+    made: Table = [("prepared with", "accuracy, % [95 %]", "steps per passage", "tokens per passage", "passages")]
+    for row in summary.ladder:
+        made.append((rung_label(row.rung), _accuracy(row), *map(count, (row.steps, row.trained_tokens, row.n_tasks))))
     return made
 
 
-def pooled(summary: Summary) -> Table:
-    """A rung a row, over several seeds and by each."""
-    seeds = [{row["rung"]: row["accuracy"] for row in seed["ladder"]} for seed in summary["seeds"]]
+def pooled(summary: PooledSummary) -> Table:
+    """One row per rung, over several seeds and for each of them."""
+    seeds = [{row.rung: row.accuracy for row in seed.ladder} for seed in summary.seeds]
     made: Table = [("prepared with", "accuracy, % [95 %]", "by seed", "passages")]
-    for row in rows(summary, "ladder"):
-        by_seed = ", ".join(f"{100 * seed[row['rung']]:.1f}" for seed in seeds)
-        made.append((rung_label(row["rung"]), _share(row), by_seed, count(row["n_tasks"])))
+    for row in summary.ladder:
+        by_seed = ", ".join(percent(seed[row.rung]).removesuffix(" %") for seed in seeds)
+        made.append((rung_label(row.rung), _accuracy(row), by_seed, count(row.n_tasks)))
     return made
 
 
-def paired(summary: Summary) -> Table:
-    """Differences on the same passages, a pair a row."""
+def paired(summary: AnySummary) -> Table:
+    """Differences on the same passages, one row per pair of rungs."""
     made: Table = [("difference, on the same passages", "points [95 %]")]
-    for row in rows(summary, "paired"):
-        made.append((f"{rung_label(row['a'])} - {rung_label(row['b'])}", _difference(row)))
+    for row in summary.paired:
+        made.append((f"{rung_label(row.a)} - {rung_label(row.b)}", _difference(row.to_dict())))
     return made
 
 
 def merged(summary: Summary) -> Table:
-    """The ways of taking in a stream that end in one model."""
-    return _arms(summary, lambda kind: kind != "routed")
+    """The arms of a stream that end in one model."""
+    return _arms(summary, lambda arm: arm.merge != "routed")
 
 
 def routed(summary: Summary) -> Table:
-    """The ways that keep edits apart."""
-    return _arms(summary, lambda kind: kind == "routed")
+    """The arms that keep edits separate."""
+    return _arms(summary, lambda arm: arm.merge == "routed")
 
 
-def _arms(summary: Summary, wanted: Callable[[str], bool]) -> Table:
-    made: Table = [("way", "streams", *COLUMNS)]
-    for name, arm in arms_of(summary).items():
-        if wanted(arm["merge"]):
-            made.append((f"`{name}`", str(arm["seeds"]), *cells(arm)))
+def _arms(summary: Summary, wanted: Callable[[ArmRow], bool]) -> Table:
+    made: Table = [("arm", "streams", *COLUMNS)]
+    made += [(f"`{name}`", str(arm.seeds), *cells(arm)) for name, arm in summary.arms.items() if wanted(arm)]
     return made
 
 
 def matrix(summary: Summary) -> Table:
-    """Accuracy on each passage at the end of a short stream, and right after its own edit, a way a row."""
-    arms = arms_of(summary)
-    n = max(len(row) for arm in arms.values() for row in arm["matrix"].values())
-    made: Table = [("way", "asked", *(f"passage {i}" for i in range(1, n + 1)))]
-    for name, arm in arms.items():
-        at_once = [arm["matrix"][str(i)][i - 1] for i in range(1, n + 1)]
-        for when, row in (("after its own edit", at_once), ("at the end", arm["matrix"][str(n)])):
+    """Accuracy on each passage of a short stream, right after its own edit and at the end; two rows per arm."""
+    n = max(len(row) for arm in summary.arms.values() for row in arm.matrix.values())
+    made: Table = [("arm", "asked", *(f"passage {i}" for i in range(1, n + 1)))]
+    for name, arm in summary.arms.items():
+        immediate = [arm.matrix[str(i)][i - 1] for i in range(1, n + 1)]
+        for when, row in (("after its own edit", immediate), ("at the end", arm.matrix[str(n)])):
             made.append((f"`{name}`", when, *map(percent, row)))
     return made
 
 
-def algorithms(made: Summary) -> Table:
-    """The comparison of algorithms, one a row."""
+def algorithms(made: Mapping[str, Any]) -> Table:
+    """The comparison of algorithms, one per row."""
     found = made["algorithms"]
     numbers = [row["round"] for row in next(iter(found.values()))["rounds"]]
     against = made.get("against_paper", {})
-    table: Table = [("algorithm", *(f"round {n}, %" for n in numbers), "less the paper's, points", "minutes a run")]
+    table: Table = [("algorithm", *(f"round {n}, %" for n in numbers), "minus the paper's, points", "minutes per run")]
     for name, arm in found.items():
         less = _difference(against[name]) if name in against else ""
-        table.append((f"`{name}`", *map(_share, arm["rounds"]), less, f"{arm['seconds'] / 60:.0f}"))
+        shares = (_share(row["accuracy"], row["low"], row["high"]) for row in arm["rounds"])
+        table.append((f"`{name}`", *shares, less, f"{arm['seconds'] / 60:.0f}"))
     return table
 
 
-def recipes(made: Summary) -> Table:
-    """The published recipe without its padding and with it, a rung a row."""
-    table: Table = [("prepared with", "`clean`, % [95 %]", "`paper`", "`paper` - `clean`, points", "tokens a passage")]
-    for row in rows(made, "recipes"):
-        tokens = ", ".join(count(row[name]["trained_tokens"]) for name in ("clean", "paper"))
-        table.append((rung_label(row["rung"]), _share(row["clean"]), _share(row["paper"]), _difference(row), tokens))
+def recipes(made: Mapping[str, Any]) -> Table:
+    """The published recipe without its padding and with it, one row per rung."""
+    table: Table = [
+        ("prepared with", "`clean`, % [95 %]", "`paper`", "`paper` - `clean`, points", "tokens per passage")
+    ]
+    for row in made["recipes"]:
+        both = [row[name] for name in ("clean", "paper")]
+        shares = (_share(one["accuracy"], one["low"], one["high"]) for one in both)
+        tokens = ", ".join(count(one["trained_tokens"]) for one in both)
+        table.append((rung_label(row["rung"]), *shares, _difference(row), tokens))
     return table
 
 
-KINDS: Mapping[str, Callable[[Summary], Table]] = {
-    table.__name__: table for table in (ladder, pooled, paired, merged, routed, matrix, algorithms, recipes)
+# Tables of runs, and of benchmarks, whose results are files of another kind.
+OF_SUMMARIES: Mapping[str, Callable[[Any], Table]] = {
+    table.__name__: table for table in (ladder, pooled, paired, merged, routed, matrix)
+}
+OF_BENCHMARKS: Mapping[str, Callable[[Mapping[str, Any]], Table]] = {
+    table.__name__: table for table in (algorithms, recipes)
 }
 
 
+def made_from(kind: str, file: Path) -> Table:
+    """The table ``kind`` of the results in ``file``. Raises `RunError` where it is no summary and should be one."""
+    if kind in OF_SUMMARIES:
+        return OF_SUMMARIES[kind](read_summary(file))
+    return OF_BENCHMARKS[kind](json.loads(file.read_text(encoding="utf-8")))
+
+
 def markdown(table: Table) -> str:
-    """A table's lines; the first row is its head."""
+    """A table's lines; the first row holds the headers."""
     head, *body = ["| " + " | ".join(row) + " |" for row in table]
     return "\n".join([head, "|" + "---|" * len(table[0]), *body]) + "\n"
 
 
 def renewed(text: str, results: Path) -> str:
-    """A document with every table written anew."""
+    """A document with every table made again."""
 
     def write(place: re.Match[str]) -> str:
-        summary = json.loads((results / place[3]).read_text(encoding="utf-8"))
-        return f"{place[1]}{markdown(KINDS[place[2]](summary))}{place[4]}"
+        return f"{place[1]}{markdown(made_from(place[2], results / place[3]))}{place[4]}"
 
     return _PLACE.sub(write, text)
 

@@ -11,13 +11,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from selfedit.config import make_settings
-from selfedit.engine.cohort import minibatches
-from selfedit.engine.lora import Target
-from selfedit.engine.targets import decoder_layers, find_layout
+from selfedit.edits.text import text_change
+from selfedit.engine.adapters.lora import Target
+from selfedit.engine.adapters.targets import decoder_layers, find_layout
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.engine.training.cohort import minibatches
 from selfedit.evaluation.machine import EMBEDDED
-from selfedit.rewards.outcomes import parse_edit
-from selfedit.tasks.world.source import draw_tasks
+from selfedit.tasks.sources.world import draw_tasks
 from selfedit.types import TrainSequence, Update
 
 MODELS, LOOPS = ("embedded", "25m", "tiny"), ("paper", "default")
@@ -83,9 +83,9 @@ def draw_cases(engine: TorchEngine, loop: str, n: int, max_steps: int | None = N
     """
     cases = []
     for k, task in enumerate(draw_tasks("dev", ("e1",), n, seed=2)):
-        parsed = parse_edit(engine, make_settings({}), task, task.gold_edit)
+        change = text_change(make_settings({}), engine, task, [task.gold_edit])
         prompts = [engine.encode_prompt(f" Question: {probe.question} Answer:") for probe in task.probes]
-        update = _update(loop, parsed.sequences, k)
+        update = _update(loop, change.sequences, k)
         update = replace(update, steps=min(update.steps, max_steps or update.steps))
         cases.append(Case(update, prompts[:PAPER_PROBES] if loop == "paper" else prompts))
     mean = sum(case.tokens for case in cases) / n
@@ -97,16 +97,7 @@ def _update(loop: str, sequences: Sequence[TrainSequence], seed: int) -> Update:
     kept = tuple(sequences)
     if loop == "paper":
         kept = (*kept[: PAPER_SEQUENCES - 1], kept[-1])  # the passage is the last
-    return Update(
-        sequences=kept,
-        steps=inner.steps_for(len(kept)),
-        batch_size=inner.batch_size,
-        lr=inner.lr,
-        rank=inner.rank,
-        alpha=inner.alpha,
-        seed=seed,
-        schedule=inner.schedule,
-    )
+    return inner.recipe.update(kept, seed)
 
 
 def useful_flops(model: Any, targets: str, case: Case) -> float:

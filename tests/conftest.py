@@ -31,8 +31,8 @@ def tiny_world_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A random Llama with the world's tokenizer, saved in the HF format."""
     import torch
 
-    from selfedit.tasks.world.tokenizer import build_tokenizer
-    from selfedit.tasks.world.train import Recipe, new_model
+    from tools.base.tokenizer import build_tokenizer
+    from tools.base.train import Recipe, new_model
 
     directory = tmp_path_factory.mktemp("tiny") / "model"
     torch.manual_seed(0)
@@ -75,7 +75,7 @@ def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def fields(tiny_world_model: str) -> dict[str, Any]:
     """Settings of a run of seconds, on that model."""
-    # Named, as what "auto" comes to may change with the memory that is free and with who else is using the processor.
+    # Named, as what "auto" comes to depends on the machine and, for the dtype, on who else is using the processor.
     named = {"members_at_once": 4, "dtype": "fp32", "memory_gib": 1.0}
     return {
         "rounds": 1,
@@ -84,7 +84,7 @@ def fields(tiny_world_model: str) -> dict[str, Any]:
         "edits": {"per_task": 2, "max_new_tokens": 24},
         "inner": {"steps": 2, "batch_size": 4, "rank": 4, "alpha": 8.0},
         # A random model's answers gain nothing, so every edit is kept: the M-step must have something to learn from.
-        "algorithm": {"positive_only": False, "epochs": 1, "rank": 4, "alpha": 8.0},
+        "algorithm": {"epochs": 1, "rank": 4, "alpha": 8.0, "rest_em": {"positive_only": False}},
         "guards": {"max_norm_ratio": 100.0, "max_kl": 100.0},
         "ladder": {"oracle_tasks": 2, "middle_tasks": 2, "passage_lr_factors": [1.0, 2.0]},
     }

@@ -8,25 +8,28 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 from torch.utils import _device
 from transformers import dynamic_module_utils
 
 from journals import journal_of, summary_of, wait_for_chunk
 from selfedit.config import MACHINE_FIELDS, AtOnce, load_settings, make_settings
-from selfedit.engine import loading, memory
-from selfedit.engine.fit import Cohort
+from selfedit.engine.model import loading
+from selfedit.engine.planning import capacity, memory
+from selfedit.engine.training.fit import Cohort
 from selfedit.errors import ModelError, RunError, SettingsError
 from selfedit.evaluation import machine
-from selfedit.evaluation.experiment import dry_run, load_engine, run_experiment
-from selfedit.evaluation.machine import resolve
+from selfedit.evaluation.experiment import dry_run, run_experiment
+from selfedit.evaluation.machine import load_engine, resolve
 from selfedit.evaluation.planning import plan
-from selfedit.tasks.world.source import draw_tasks
-from selfedit.tasks.world.tokenizer import build_tokenizer
-from selfedit.tasks.world.train import Recipe, new_model
+from selfedit.tasks.sources.world import draw_tasks
+from tools.base.tokenizer import build_tokenizer
+from tools.base.train import Recipe, new_model
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -106,15 +109,6 @@ def test_a_finished_run_is_looked_up_not_repeated(uninterrupted, fields):
     assert journal_of(uninterrupted) == before[1]
 
 
-def write_toml(fields: dict, file: Path) -> None:
-    """The settings as TOML (JSON's scalars and arrays are TOML's)."""
-    lines = [f"{k} = {json.dumps(v)}" for k, v in fields.items() if not isinstance(v, dict)]
-    for name, section in fields.items():
-        if isinstance(section, dict):
-            lines += [f"[{name}]", *(f"{k} = {json.dumps(v)}" for k, v in section.items())]
-    file.write_text("\n".join(lines))
-
-
 def start(config: Path, directory: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "selfedit.cli.main", "run", str(config), "--out", str(directory), "--json-lines"]
     return subprocess.Popen(
@@ -137,7 +131,7 @@ KILLED_AFTER = (  # the last chunk before the stage that is hit
 @pytest.mark.timeout(400)
 def test_a_run_killed_in_every_stage_ends_as_one_that_never_was(uninterrupted, fields, tmp_path):
     config, directory = tmp_path / "run.toml", tmp_path / "run"
-    write_toml(fields, config)
+    config.write_text(tomli_w.dumps(fields))
     for key in KILLED_AFTER:
         with start(config, directory) as child:
             wait_for_chunk(child, directory, key)
@@ -155,13 +149,10 @@ def test_a_run_killed_in_every_stage_ends_as_one_that_never_was(uninterrupted, f
 @pytest.mark.timeout(200)
 def test_an_algorithms_state_survives_a_kill(fields, tmp_path):
     """Its moments, coefficients and value head come back from the disk as they were in memory."""
-    how = {"name": "ppo", "rank": 4, "alpha": 8.0, "gradient": {"minibatch": 2}}
+    how = {"name": "ppo", "rank": 4, "alpha": 8.0, "ppo": {"minibatch": 2}}
     rest = {"rounds": 2, "algorithm": how, "ladder": {"rungs": ["no_edit"]}, "reward": {"metric": "logprob"}}
     config = tmp_path / "run.toml"
-    write_toml({k: v for k, v in (fields | rest).items() if k != "algorithm"}, config)
-    gradient = "\n".join(f"{k} = {json.dumps(v)}" for k, v in how.pop("gradient").items())
-    algorithm = "\n".join(f"{k} = {json.dumps(v)}" for k, v in how.items())
-    config.write_text(f"{config.read_text()}\n[algorithm]\n{algorithm}\n[algorithm.gradient]\n{gradient}\n")
+    config.write_text(tomli_w.dumps(fields | rest))
     run_experiment(load_settings(config), tmp_path / "whole")
     for key in ("look-1/guards", "round-2/apply/0"):
         with start(config, tmp_path / "run") as child:
@@ -213,7 +204,7 @@ def test_with_auto_close_edits_get_up_to_three_seeds_and_a_stopped_run_repeats_t
     changes = {
         "inner": fields["inner"] | {"seeds": "auto"},
         "reward": {"pilot": 1, "margin": 1e6},  # everything is close
-        "algorithm": fields["algorithm"] | {"keep": 1},
+        "algorithm": fields["algorithm"] | {"name": "rest_em", "rest_em": {"keep": 1, "positive_only": False}},
         "ladder": {"rungs": ["no_edit"]},
     }
     settings, whole = make_settings(fields | changes), tmp_path / "whole"
@@ -244,7 +235,7 @@ def test_with_auto_close_edits_get_up_to_three_seeds_and_a_stopped_run_repeats_t
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(fields, tmp_path):
     config, directory = tmp_path / "run.toml", tmp_path / "run"
-    write_toml(fields, config)
+    config.write_text(tomli_w.dumps(fields))
     # Where the suite runs in the background of a script SIGINT is ignored, and a child would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     child = start(config, directory)
@@ -259,18 +250,18 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(fields, tmp_path):
 
 
 def test_the_policy_and_the_base_answer_alike_in_peft(uninterrupted, fields):
-    """The exported policy, loaded by PEFT, writes what the mounted one writes."""
+    """The exported policy, loaded by PEFT, writes what it writes here."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     engine = load_engine(make_settings(fields))
     directory = uninterrupted / "policy" / "round-1"
-    engine.mount(engine.load_adapter(directory))
+    policy = engine.load_adapter(directory)
     base = AutoModelForCausalLM.from_pretrained(fields["model"]["path"], dtype=torch.float32)
     peft = PeftModel.from_pretrained(base, directory).eval()
     for task in draw_tasks("dev", ("e1",), 2, seed=1):
         ids = engine.encode_prompt(task.text)
-        ours = engine.sample([ids], [0], max_new_tokens=8, temperature=1e-4, top_p=1.0)[0].token_ids
+        ours = engine.sample([ids], [0], on=policy, max_new_tokens=8, temperature=1e-4, top_p=1.0)[0].token_ids
         theirs = peft.generate(
             torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=8, do_sample=False
         )
@@ -320,9 +311,9 @@ def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_s
     model = {k: v for k, v in fields["model"].items() if k not in ("members_at_once", "memory_gib", "dtype")}
     settings = make_settings(fields | {"model": model, "ladder": {"rungs": ["no_edit"]}})
     events = []
-    monkeypatch.setattr(memory, "usable_bytes", lambda device: 5 << 20)  # 5 MiB: less than eight members
+    monkeypatch.setattr(capacity, "usable_bytes", lambda device: 5 << 20)  # 5 MiB: less than eight members
     monkeypatch.setattr(loading, "has_bf16_units", lambda device: True)
-    monkeypatch.setattr(machine, "_speed_of_bf16", lambda settings, members: 1.42)
+    monkeypatch.setattr(machine, "speed_of_bf16", lambda settings, members: 1.42)
 
     def stop(kind, data):
         events.append((kind, data))
@@ -333,10 +324,10 @@ def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_s
         run_experiment(settings, tmp_path / "run", stop)
     resolved = load_settings(tmp_path / "run" / "config.toml")
     assert 1 <= resolved.model.members_at_once < 8
-    assert resolved.model.memory_gib == 0.004
+    assert resolved.model.memory_gib == 0.0048
     assert not {"auto"} & {getattr(resolved.model, name) for name in MACHINE_FIELDS}
-    monkeypatch.setattr(memory, "usable_bytes", lambda device: 64 << 30)
-    monkeypatch.setattr(machine, "_speed_of_bf16", None)
+    monkeypatch.setattr(capacity, "usable_bytes", lambda device: 64 << 30)
+    monkeypatch.setattr(machine, "speed_of_bf16", None)
     summary = run_experiment(settings, tmp_path / "run", lambda kind, data: events.append((kind, data)))
     assert summary["dtype"] == "bfloat16"
     assert summary["timing"]["dtype"] == "bf16: 1.4 times as fast as fp32 here"
@@ -346,6 +337,32 @@ def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_s
     with pytest.raises(RunError, match=r"model\.members_at_once"):
         run_experiment(settings.on_machine(members_at_once=8), tmp_path / "run")
     assert run_experiment(settings.on_machine(members_at_once=resolved.model.members_at_once), tmp_path / "run")
+
+
+def test_the_same_command_has_the_same_settings_whatever_memory_others_have_taken(fields, tmp_path, monkeypatch):
+    model = {"path": fields["model"]["path"], "templates": "world", "dtype": "fp32"}
+    settings = make_settings(fields | {"model": model, "rounds": 0, "ladder": {"rungs": ["no_edit"]}})
+    resolved, summaries = [], []
+    for free in (2 * memory.GIB, 1 << 20):
+        monkeypatch.setattr(capacity, "free_ram", lambda free=free: free)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 16 * memory.GIB))
+        resolved.append(resolve(settings)[0])
+        on_gpu = settings.on_machine(device="cuda:0")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        resolved.append(resolve(on_gpu)[0].on_machine(device="cpu"))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with (
+            nullcontext()
+            if free >= memory.GIB
+            else pytest.warns(UserWarning, match="close other programs.*0.00098 GiB")
+        ):
+            summary = run_experiment(settings, tmp_path / str(free))
+        summaries.append({name: value for name, value in summary.items() if name != "timing"})
+    assert resolved[0] == resolved[2]
+    assert resolved[1] == resolved[3]
+    assert resolved[1].model.memory_gib == 13.0
+    assert summaries[0] == summaries[1]
+    assert (tmp_path / str(1 << 20) / "config.toml").read_text() == tomli_w.dumps(resolved[0].fields())
 
 
 @pytest.mark.parametrize(
@@ -360,7 +377,7 @@ def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_s
 )
 def test_dtype_auto_is_measured_where_it_could_go_either_way(units, speed, gib, chosen, why, fields, monkeypatch):
     monkeypatch.setattr(loading, "has_bf16_units", lambda device: units)
-    monkeypatch.setattr(machine, "_speed_of_bf16", lambda settings, members: speed)
+    monkeypatch.setattr(machine, "speed_of_bf16", lambda settings, members: speed)
     auto = make_settings(fields | {"model": fields["model"] | {"dtype": "auto", "memory_gib": gib}})
     settings, told = resolve(auto)
     assert settings.model.dtype == chosen
@@ -374,9 +391,9 @@ def test_dtype_auto_is_measured_where_it_could_go_either_way(units, speed, gib, 
 def test_the_measurement_is_short_and_leaves_an_unusable_rank_to_the_run(fields):
     settings = make_settings(fields)
     began = time.monotonic()
-    assert 0.01 < machine._speed_of_bf16(settings, 4) < 100
+    assert 0.01 < machine.speed_of_bf16(settings, 4) < 100
     assert time.monotonic() - began < 20  # tenths of a second on a free processor
-    assert machine._speed_of_bf16(make_settings(fields | {"inner": {"rank": 999}}), 4) is None
+    assert machine.speed_of_bf16(make_settings(fields | {"inner": {"rank": 999}}), 4) is None
 
 
 # A schedule read as numbers, which tensors on the meta device don't have; loading with weights makes it on the CPU.
@@ -520,6 +537,11 @@ def test_a_test_split_look_is_written_to_the_ledger_once(fields, tmp_path):
     run_experiment(settings, tmp_path / "runs" / "a")
     rows = [json.loads(line) for line in (tmp_path / "runs" / "test-ledger.jsonl").read_text().splitlines()]
     assert [row["run"] for row in rows] == ["a"]
+    with closing(sqlite3.connect(tmp_path / "runs" / "a" / "journal.db")) as journal, journal:
+        journal.execute("delete from chunks where key = 'ledger'")  # as if killed between the two
+    (tmp_path / "runs" / "a" / "summary.json").unlink()
+    run_experiment(settings, tmp_path / "runs" / "a")
+    assert len((tmp_path / "runs" / "test-ledger.jsonl").read_text().splitlines()) == 1
     assert rows[0]["settings_sha256"] == load_settings(tmp_path / "runs" / "a" / "config.toml").sha256()
 
 

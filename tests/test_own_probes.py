@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,16 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfedit.config import make_settings
-from selfedit.edits.pairs import question_and_answer, says
-from selfedit.edits.text import EditLimits, edit_lines, sequences_for
+from selfedit.edits.parsing.lines import Rules, edit_lines, sequences_for
+from selfedit.edits.parsing.pairs import question_and_answer, says
 from selfedit.errors import ModelError, RunError, TaskFileError
-from selfedit.evaluation.experiment import load_engine, load_source, run_experiment
+from selfedit.evaluation.experiment import run_experiment
+from selfedit.evaluation.machine import load_engine
 from selfedit.own_probes import probes_in, with_probes
-from selfedit.policy.text import TextPolicy
+from selfedit.parts import Parts
+from selfedit.policies.language_model import LanguageModel
 from selfedit.run import OnEvent, ignore_event, open_run
-from selfedit.templates import TEMPLATES
+from selfedit.tasks.sources.base import open_source
+from selfedit.templates import built_in_templates
 from selfedit.types import OWN, Completion, Edit, Probe, Task
-from selfedit.work import Work
 
 # Reading
 
@@ -102,20 +105,13 @@ def test_lines_that_say_an_own_probe_are_not_trained_on_and_counted() -> None:
 
     def parsed(kind: str, text: str, most: int = 9) -> Any:
         task = Task("t", "", ("Passage.",), (Probe("Who founded Acme?", "Ann", kind),))
-        return sequences_for(
-            task,
-            text,
-            encode_prompt=lambda text: [*text.encode()],
-            eos_id=0,
-            window=99,
-            templates=TEMPLATES["world"],
-            limits=EditLimits(max_lines=most),
-        )
+        tokens: Any = SimpleNamespace(encode_prompt=lambda text: [*text.encode()], eos_id=0, window=99)
+        return sequences_for(task, [text], tokens, built_in_templates()["world"], Rules(max_lines=most))
 
     own = parsed(OWN, "\n".join(lines))
     assert (own.lines, own.held_out, len(own.sequences)) == ((lines[0], lines[2]), 1, 2)
     assert not any(b"founded  acme" in bytes(sequence.ids) for sequence in own.sequences)
-    assert parsed(OWN, "\n".join(lines), 2).dropped == 0  # what is held out takes no other line's place
+    assert len(parsed(OWN, "\n".join(lines), 2).lines) == 2  # what is held out takes no other line's place
     assert (len(parsed("", "\n".join(lines)).lines), parsed("", "\n".join(lines)).held_out) == (3, 0)
     nothing = parsed(OWN, lines[1])
     assert (nothing.held_out, nothing.sequences) == (1, ())
@@ -144,7 +140,7 @@ def own_fields(tiny_qwen2: str, folder: Path) -> dict[str, Any]:
         "edits": {"per_task": 2, "max_new_tokens": 12},
         "inner": {"steps": 2, "batch_size": 2, "rank": 4, "alpha": 8.0},
         "reward": {"metric": "exact_match", "max_answer_tokens": 12},
-        "algorithm": {"positive_only": False, "epochs": 1, "rank": 4, "alpha": 8.0},
+        "algorithm": {"epochs": 1, "rank": 4, "alpha": 8.0, "rest_em": {"positive_only": False}},
         "ladder": {"rungs": ["no_edit", "base_self_qa", "rounds", "in_context"]},
         "guards": {"max_norm_ratio": 100.0, "max_kl": 100.0},
     }
@@ -157,9 +153,9 @@ PAIRS = " Who says {n}?\nAnswer: number {n}\nQuestion: What is {n}?\nAnswer: a p
 def base(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A base that answers the prompt for pairs with ``PAIRS``, or what is put here by passage; ``asked``: the passages."""
     said: dict[str, Any] = {"asked": []}
-    propose = TextPolicy.propose
+    propose = LanguageModel.propose
 
-    def write(self: TextPolicy, tasks: Sequence[Task], k: int, seed: int, form: str = "") -> list[Edit]:
+    def write(self: LanguageModel, tasks: Sequence[Task], k: int, seed: int, form: str = "") -> list[Edit]:
         edits = propose(self, tasks, k, seed, form)
         if form != "self_qa":
             return edits
@@ -171,7 +167,7 @@ def base(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             for e, n in zip(edits, passages, strict=True)
         ]
 
-    monkeypatch.setattr(TextPolicy, "propose", write)
+    monkeypatch.setattr(LanguageModel, "propose", write)
     return said
 
 
@@ -189,7 +185,7 @@ def test_a_folder_runs_through_every_stage_on_the_bases_own_probes(
     assert {row["n_probes"] for row in rungs.values()} == {6}
     # The base's pairs are the probes themselves: nothing of them is left to train on.
     assert (rungs["base_self_qa"]["lines_held_out"], rungs["base_self_qa"]["failed_edits"]) == (6, 3)
-    assert any("base_self_qa: 6 line(s) of its edits say a probe's question" in note for note in summary["notes"])
+    assert any("base_self_qa: trained without 6 lines of its edits" in note for note in summary["notes"])
     assert rungs["round_1"]["lines_held_out"] == summary["rounds"][1]["lines_held_out"] == 0
     assert {row["kind"] for row in summary["by_kind"]} == {OWN}
     with sqlite3.connect(tmp_path / "run" / "journal.db") as db:
@@ -205,7 +201,7 @@ def asked(fields: dict[str, Any], directory: Path, on_event: OnEvent = ignore_ev
     """What a run's beginning, and three rounds of it, ask for."""
     with open_run(directory, make_settings(fields), on_event) as run:
         engine = load_engine(run.settings)
-        source = with_probes(load_source(run.settings), Work(run, engine, engine, str))
+        source = with_probes(open_source(run.settings), Parts.of(run, engine, engine, str))
         return [source.evaluation(), source.dev(), *(source.draw(round) for round in (1, 2, 3))]
 
 

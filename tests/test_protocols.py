@@ -21,17 +21,21 @@ import torch
 from journals import journal_of, summary_of, wait_for_chunk
 from selfedit.cli.main import main
 from selfedit.config import ArmSettings, make_settings, sub_seed
-from selfedit.edits.text import ParsedEdit
-from selfedit.engine.lora import LoraAdapter
+from selfedit.edits.text import passage_change, text_change
+from selfedit.engine.adapters.lora import LoraAdapter
 from selfedit.errors import RunError, SettingsError
 from selfedit.evaluation import stream
-from selfedit.evaluation.experiment import dry_run, load_engine, load_source, run_experiment
-from selfedit.evaluation.ladder import Rung, paired_rows
-from selfedit.evaluation.merging import mixed
+from selfedit.evaluation.experiment import dry_run, run_experiment
+from selfedit.evaluation.ladder import paired_rows
+from selfedit.evaluation.machine import load_engine
+from selfedit.evaluation.mixing import mixed
 from selfedit.evaluation.planning import plan
-from selfedit.evaluation.protocols import _around, _groups, check_policy
-from selfedit.rewards.outcomes import Rewarder, parse_edit, parse_passage
-from selfedit.types import Task, TrainSequence, Update
+from selfedit.evaluation.protocols import check_policy, context_of, groups_of
+from selfedit.evaluation.rungs.base import Result
+from selfedit.rewards.examiner import Examiner
+from selfedit.store.gate import CostMeter, Decision
+from selfedit.tasks.sources.base import open_source
+from selfedit.types import Change, Task, TrainSequence, Update
 
 N = 3  # passages of a group
 ARMS: dict[str, dict[str, Any]] = {
@@ -40,11 +44,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "perfect": {"learns": "perfect", "writer": "policy", "steps": 7},
     "replay": {"replay": 1.0, "rehearsal": 0.5, "distill": 1.0},
     "gate": {"gate": True, "writer": "policy"},
-    "orthogonal": {"orthogonal": True, "rank": 2, "groups": 1},
+    "low": {"rank": 2, "groups": 1},
     "asleep": {"consolidate": 2, "replay": 1.0, "writer": "policy", "groups": 1},
     "again": {"refresh": 2, "refresh_steps": 3, "writer": "policy", "groups": 1},
     "average": {"merge": "average"},
-    "ties": {"merge": "ties", "groups": 1},
     "routed": {"merge": "routed", "untrained": True},
 }
 
@@ -96,7 +99,7 @@ def test_a_stream_asks_all_passages_so_far_after_every_edit(continual):
 def test_arms_whose_edits_a_policy_writes_before_the_stream_have_the_same_ones(continual):
     written = {key.rsplit("/propose/", 1)[0] for key, stage, _, _ in journal_of(continual[1]) if stage == "propose"}
     by_the_stream = {f"stream-{g}/{arm}/{t}" for g in (0, 1) for arm in ("plain", "replay") for t in range(N)}
-    by_the_stream |= {f"stream-0/orthogonal/{t}" for t in range(N)}
+    by_the_stream |= {f"stream-0/low/{t}" for t in range(N)}
     assert {key for key in written if key.startswith("stream-") and "questions" not in key} == {
         "stream-0/by-base",
         "stream-1/by-base",
@@ -128,13 +131,13 @@ def test_a_plain_stream_is_what_the_engine_does_by_hand(continual):
     """Passage after passage, each beside the sum of those before: the same log-likelihoods would need the same weights."""
     how, directory = continual
     settings = make_settings(how)
-    engine, tasks = load_engine(settings), load_source(settings).evaluation()[:N]
-    rewarder, state = Rewarder(engine, settings), None
+    engine, tasks = load_engine(settings), open_source(settings).evaluation()[:N]
+    state = None
     chunks = {key: data for key, _, _, data in journal_of(directory)}
     for t, task in enumerate(tasks):
         seed = sub_seed(settings.seed, "stream-0", "inner", task.id)
-        engine.mount(state)
-        adapter = engine.fit([rewarder.update_for(parse_passage(engine, settings, task), seed)]).adapter(0)
+        update = passage_change(settings, engine, task).seeded(seed)
+        adapter = engine.apply([update], on=state).adapter(0)
         assert adapter.sha256 in chunks[f"stream-0/passage/{t}/learn"]
         state = adapter if state is None else engine.combine([state, adapter])
 
@@ -142,19 +145,18 @@ def test_a_plain_stream_is_what_the_engine_does_by_hand(continual):
 def test_edits_that_are_learned_again_together_are_one_update_of_all_their_lines_beside_the_stream(continual):
     how, directory = continual
     settings = make_settings(how)
-    engine, tasks = load_engine(settings), load_source(settings).evaluation()[:N]
-    rewarder = Rewarder(engine, settings)
+    engine, tasks = load_engine(settings), open_source(settings).evaluation()[:N]
     chunks = {key: json.loads(data) for key, _, _, data in journal_of(directory)}
     texts = [row["text"] for row in chunks["stream-0/by-base/propose/0"]["edits"]]
-    parsed = [parse_edit(engine, settings, task, text) for task, text in zip(tasks, texts, strict=False)]
+    parsed = [text_change(settings, engine, task, [text]) for task, text in zip(tasks, texts, strict=False)]
     seeds = [sub_seed(settings.seed, "stream-0", "inner", task.id) for task in tasks]
-    together = ParsedEdit((), tuple(sequence for edit in parsed[:2] for sequence in edit.sequences))
-    updates = [rewarder.update_for(edit, seed) for edit, seed in zip(parsed, seeds, strict=True)]
-    updates.insert(2, replace(rewarder.update_for(together, sub_seed(seeds[1], "refresh")), steps=2 * 3))
+    both = tuple(sequence for change in parsed[:2] for sequence in change.sequences)
+    updates = [change.seeded(seed) for change, seed in zip(parsed, seeds, strict=True)]
+    updates.insert(2, replace(settings.inner.recipe.update(both, sub_seed(seeds[1], "refresh")), steps=2 * 3))
     learned: list[LoraAdapter] = []
     for update in updates:
-        engine.mount(engine.combine(learned) if learned else None)
-        learned.append(engine.fit([update]).adapter(0))
+        on = engine.combine(learned) if learned else None
+        learned.append(engine.apply([update], on=on).adapter(0))
     rows = [chunks[f"stream-0/again/{key}"] for key in ("0/learn", "1/learn", "1/refresh", "2/learn")]
     assert [row["adapter_sha256"] for row in rows] == [adapter.sha256 for adapter in learned]
     assert rows[2]["steps"] == 2 * 3
@@ -175,21 +177,25 @@ def test_a_gate_that_nothing_passes_leaves_the_model_alone(fields, tmp_path):
     assert (arm["retained"], arm["general_after"]) == (summary["no_update"], arm["general_before"])
 
 
-def test_the_gate_looks_at_as_many_merged_edits_as_it_may(monkeypatch):
-    """Rejected edits leave an empty one behind, which would tell nothing."""
-    seen: list[Any] = []
-    monkeypatch.setattr(stream, "MergeCost", lambda work, anchors, own, earlier, before: seen.append(earlier))
-    monkeypatch.setattr(stream, "decide", lambda cost, limits: None)
-    known = [ParsedEdit((), (TrainSequence((1, 2), (False, True)),) if i % 10 == 0 else ()) for i in range(40)]
-    settings = make_settings({"protocol": {"gate": {"earlier": 3}}})
-    one = SimpleNamespace(
-        tasks=list(range(41)), work=SimpleNamespace(settings=settings), around=SimpleNamespace(anchors=())
-    )
-    one._seed, one._beside = int, lambda state: None
-    stream.Stream._gated(one, 40, None, ParsedEdit(()), stream._State(), known)
-    ((*earlier,),) = seen
-    assert len(earlier) == 3
-    assert all(edit is known[i] and edit.sequences for i, edit in earlier)
+def test_the_gate_looks_at_as_many_merged_edits_as_it_may(fields, tmp_path, monkeypatch):
+    """Of a rejected edit there is nothing to lose."""
+    seen: list[list[tuple[Task, Change]]] = []
+
+    class Watched(CostMeter):
+        def __init__(self, parts, anchors, edit, earlier, before):
+            seen.append(list(earlier))
+            super().__init__(parts, anchors, edit, earlier, before)
+
+    monkeypatch.setattr(stream, "EARLIER", 1)
+    monkeypatch.setattr(stream, "CostMeter", Watched)
+    monkeypatch.setattr(stream, "decide", lambda cost, limits: Decision(float(len(seen) != 1)))  # rejects the first
+    settings = make_settings(of(fields, name="stream", groups=1, passages=4, arms={"gate": {"gate": True}}))
+    run_experiment(settings, tmp_path / "run")
+    tasks = open_source(settings).evaluation()
+    assert [len(earlier) for earlier in seen] == [0, 0, 1, 1]
+    assert seen[2][0][0] == tasks[1]
+    assert seen[3][0][0] in tasks[1:3]
+    assert all(change.sequences for earlier in seen for _, change in earlier)
 
 
 def test_passages_that_share_an_adapter_are_one_sample_of_it():
@@ -197,9 +203,9 @@ def test_passages_that_share_an_adapter_are_one_sample_of_it():
     values, groups = [float(i < 20) for i in range(40)], [[str(i + 20 * g) for i in range(20)] for g in (0, 1)]
 
     def rungs(groups: list[list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
-        untouched = Rung("no_edit", tasks, [0.0] * 40, [()] * 40, None)
-        made = Rung("passage_only", tasks, values, [()] * 40, None, groups=groups)
-        (difference,) = paired_rows({"no_edit": untouched, "passage_only": made}, "round_1")
+        untouched = Result("no_edit", tasks, [0.0] * 40, [()] * 40, None)
+        made = Result("passage_only", tasks, values, [()] * 40, None, groups=groups)
+        (difference,) = paired_rows(make_settings({}), {"no_edit": untouched, "passage_only": made}, "round_1")
         return made.row(), difference
 
     for alone, together in zip(rungs([]), rungs(groups), strict=True):
@@ -221,16 +227,16 @@ def test_a_group_is_trained_on_all_of_its_passages_at_once(fields, tmp_path):
     how["ladder"]["rungs"] = ["no_edit", "passage_only"]
     summary = summary_of_run(how, tmp_path)
     settings = make_settings(how)
-    engine, tasks = load_engine(settings), load_source(settings).evaluation()
-    rewarder = Rewarder(engine, settings)
+    engine, tasks = load_engine(settings), open_source(settings).evaluation()
+    examiner = Examiner(engine, settings)
     for start in (0, N):
         group = tasks[start : start + N]
-        sequences = tuple(s for task in group for s in parse_passage(engine, settings, task).sequences)
-        update = rewarder.update_for(ParsedEdit((), sequences), sub_seed(settings.seed, "cpt", "inner", group[0].id))
-        update = Update(**{**vars(update), "steps": N * update.steps})
-        engine.mount(engine.fit([update]).adapter(0))
-        for task, answers in zip(group, rewarder.answers(None, group), strict=True):
-            assert summary["per_task"]["passage_only"][task.id] == rewarder.accuracy(task, answers)
+        sequences = tuple(s for task in group for s in passage_change(settings, engine, task).sequences)
+        update = settings.inner.recipe.update(sequences, sub_seed(settings.seed, "cpt", "inner", group[0].id))
+        update = replace(update, steps=N * update.steps)
+        edited = engine.apply([update], on=None).adapter(0)
+        for task, answers in zip(group, examiner.answers(group, on=edited), strict=True):
+            assert summary["per_task"]["passage_only"][task.id] == examiner.accuracy(task, answers)
 
 
 def test_a_policy_of_a_run_is_tested_and_not_mistaken_for_another(fields, tmp_path):
@@ -261,9 +267,9 @@ def test_a_policy_is_not_tested_on_tasks_that_it_was_trained_on(fields, tmp_path
     with sqlite3.connect(tmp_path / "trained" / "journal.db") as journal:
         seen = {row[0] for row in journal.execute("select task_id from edits")}
     settings = make_settings(how)
-    assert not seen & {task.id for task in load_source(settings).evaluation()}
+    assert not seen & {task.id for task in open_source(settings).evaluation()}
     with pytest.raises(SettingsError, match=r"holds out 6 of .*tasks.jsonl"):
-        load_source(make_settings(how | {"protocol": how["protocol"] | {"groups": 3}}))
+        open_source(make_settings(how | {"protocol": how["protocol"] | {"groups": 3}}))
     for other in ({"evaluation": 9}, {"dev": 3}, {"split": "all"}):
         with pytest.raises(SettingsError, match="trained on other tasks"):
             check_policy(make_settings(how | {"tasks": tasks | other}))
@@ -274,13 +280,13 @@ def test_a_policy_is_not_tested_on_tasks_that_it_was_trained_on(fields, tmp_path
 def test_groups_are_whole_and_what_is_left_over_is_told(fields, tmp_path):
     """A folder's base writes no questions for some passages, and whole groups are what is left."""
     told = []
-    work = SimpleNamespace(settings=make_settings(of(fields, name="stream", groups=3)))
-    work.run = SimpleNamespace(emit=lambda kind, **data: told.append((kind, data["text"])))
+    run = SimpleNamespace(emit=lambda kind, **data: told.append((kind, data["text"])))
+    parts = SimpleNamespace(settings=make_settings(of(fields, name="stream", groups=3)), run=run)
     tasks = list(range(7))
-    assert _groups(work, tasks) == [[0, 1, 2], [3, 4, 5]]
-    assert told == [("warning", "2 group(s) of 3 passages, not 3: there are no more")]
-    with pytest.raises(SettingsError, match=r"protocol\.passages = 3"):
-        _groups(work, tasks[:2])
+    assert groups_of(parts, tasks) == [[0, 1, 2], [3, 4, 5]]
+    assert told == [("warning", "this run has 2 groups of 3 passages, not 3: there are no more passages to test on")]
+    with pytest.raises(SettingsError, match=r"lower protocol\.passages: a group has 3, and only 1 passage can"):
+        groups_of(parts, tasks[:1])
 
 
 def test_the_rate_for_passages_is_chosen_on_development_groups(fields, tmp_path):
@@ -297,7 +303,7 @@ def test_groups_that_come_to_nothing_are_counted_and_told_with_the_reason(fields
     summary = summary_of_run(how, tmp_path)
     assert summary["ladder"][1]["failed_edits"] == 2 * N
     (told,) = [note for note in summary["notes"] if note.startswith("passage_only")]
-    assert told.startswith(f"passage_only: {2 * N} edit(s) could not be trained on; the first: ")
+    assert told.startswith(f"passage_only: {2 * N} edits could not be trained on; the first failed because: ")
     assert "not finite" in told
 
 
@@ -312,22 +318,42 @@ def test_a_trained_policy_and_rounds_are_not_both_asked_for(fields):
         make_settings({**fields, "protocol": {"policy": "runs/x"}})
 
 
-@pytest.mark.parametrize(
-    "cure", [{"replay": 1.0}, {"rehearsal": 1.0}, {"orthogonal": True}, {"gate": True}, {"refresh": 2}]
-)
-@pytest.mark.parametrize("merge", ["average", "ties", "routed"])
+@pytest.mark.parametrize("cure", [{"replay": 1.0}, {"rehearsal": 1.0}, {"gate": True}, {"refresh": 2}])
+@pytest.mark.parametrize("merge", ["average", "routed"])
 def test_cures_of_a_growing_sum_are_refused_where_edits_are_kept_apart(merge, cure):
     with pytest.raises(ValueError, match="need merge = 'sum'"):
         ArmSettings(merge=merge, **cure)
 
 
+@pytest.mark.parametrize("way", [{"orthogonal": True}, {"merge": "ties"}, {"merge": "ties", "keep": 0.5}])
+def test_a_way_that_was_removed_is_refused_with_the_reason_and_older_settings_without_it_are_read(way):
+    with pytest.raises(ValueError, match=r"take another way: .* kept less than the others"):
+        ArmSettings.model_validate(way)
+    assert ArmSettings.model_validate({"rank": 2, "orthogonal": False, "keep": 0.2}) == ArmSettings(rank=2)
+    with pytest.raises(ValueError, match="keep"):
+        ArmSettings.model_validate({"keep": 0.5})
+
+
+def test_an_edit_has_the_rank_of_its_arm_at_the_same_scale(continual):
+    how, directory = continual
+    settings = make_settings(how)
+    engine, task = load_engine(settings), open_source(settings).evaluation()[0]
+    chunks = {key: json.loads(data) for key, _, _, data in journal_of(directory)}
+    (edit,) = chunks["stream-0/low/0/propose/0"]["edits"]
+    seed = sub_seed(settings.seed, "stream-0", "inner", task.id)
+    update = text_change(settings, engine, task, [edit["text"]]).seeded(seed)
+    low = replace(update, rank=2, alpha=2 * update.alpha / update.rank)
+    assert engine.apply([low], on=None).adapter(0).sha256 == chunks["stream-0/low/0/learn"]["adapter_sha256"]
+
+
 def test_the_bases_own_texts_are_distilled_where_the_arm_says_so():
+    engine = SimpleNamespace(encode_prompt=lambda text: [5], eos_id=2)
     written = SimpleNamespace(once=lambda _key, _compute: {"texts": [[[5, 6, 7], "a text"]]})
-    work: Any = SimpleNamespace(settings=make_settings({}), rewarder=SimpleNamespace(engine=None), run=written)
+    parts: Any = SimpleNamespace(settings=make_settings({}), inner=SimpleNamespace(engine=engine), run=written)
     source: Any = SimpleNamespace(dev=lambda: [], known=lambda _n: [])
     for weight in (0.0, 2.5):
-        around = _around(work, None, source, ArmSettings(rehearsal=1.0, distill=weight))
-        assert around.rehearsal == [TrainSequence((5, 6, 7), (False, True, True), distilled=weight)]
+        context = context_of(parts, None, source, ArmSettings(rehearsal=1.0, distill=weight))
+        assert context.rehearsal == [TrainSequence((5, 6, 7), (False, True, True), distilled=weight)]
     with pytest.raises(ValueError, match="set rehearsal, too"):
         ArmSettings(distill=1.0)
 

@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from selfedit.algorithms import make_algorithm
-from selfedit.algorithms.base import judge
+from selfedit.algorithms.base import rate
 from selfedit.config import make_settings
-from selfedit.edits.text import edit_lines
+from selfedit.edits.parsing.lines import edit_lines
+from selfedit.edits.text import text_change
 from selfedit.errors import SettingsError
-from selfedit.evaluation.experiment import load_engine, load_source, run_experiment
+from selfedit.evaluation.experiment import run_experiment
+from selfedit.evaluation.machine import load_engine
 from selfedit.evaluation.planning import plan
-from selfedit.policy.text import TextPolicy
-from selfedit.rewards.outcomes import parse_edit
+from selfedit.plugins import find
+from selfedit.policies.language_model import LanguageModel
+from selfedit.tasks.sources.base import open_source
 from selfedit.types import Outcome
 
 
@@ -24,17 +26,17 @@ def with_samples(fields: dict, n: int) -> dict:
 
 def test_the_first_sample_is_the_edit_of_one_and_the_others_are_more(fields):
     one, three = (make_settings(with_samples(fields, n)) for n in (1, 3))
-    engine, tasks = load_engine(one), load_source(one).draw(1)
-    single = TextPolicy(engine, None, one.templates, one.edits).propose(tasks, 2, 5)
-    several = TextPolicy(engine, None, three.templates, three.edits).propose(tasks, 2, 5)
+    engine, tasks = load_engine(one), open_source(one).draw(1)
+    single = LanguageModel(engine, None, one).propose(tasks, 2, 5)
+    several = LanguageModel(engine, None, three).propose(tasks, 2, 5)
     assert [edit.completion for edit in several] == [edit.completion for edit in single]
     assert all(len({c.token_ids for c in edit.completions}) == 3 for edit in several)
     for edit, task in zip(several[::2], tasks, strict=True):
         assert edit.text == "\n".join(completion.text for completion in edit.completions)
         lines = edit_lines(edit.text)
-        parsed = parse_edit(engine, three, task, [edit.text, edit.text], edit.finished)
+        parsed = text_change(three, engine, task, [edit.text, edit.text])
         assert parsed.lines == tuple(dict.fromkeys(lines))
-        assert len(parse_edit(engine, one, task, f"{edit.text}\n{edit.text}").lines) > len(parsed.lines)
+        assert len(text_change(one, engine, task, [f"{edit.text}\n{edit.text}"]).lines) > len(parsed.lines)
 
 
 def test_every_sample_of_a_winner_is_cloned(fields, tmp_path):
@@ -59,24 +61,26 @@ def test_samples_are_read_each_by_itself(fields):
     """What one sample says changes nothing in how another is read: neither its header nor its numbers nor its questions."""
     for preset in ("demo", "paper"):
         settings = make_settings(with_samples(fields, 2) | {"preset": preset})
-        engine, task = load_engine(settings), load_source(settings).draw(1)[0]
+        engine, task = load_engine(settings), open_source(settings).draw(1)[0]
         texts = ["Question 1: Who? Answer: Ann", "Here are some:\n1. Ann is here.\n2. Bo is not."]
-        alone = [parse_edit(engine, settings, task, text).lines for text in texts]
-        assert parse_edit(engine, settings, task, texts).lines == alone[0] + alone[1]
-        header = parse_edit(engine, settings, task, ["Ann is here.", "Implications:\nBo is not."])
+        alone = [text_change(settings, engine, task, [text]).lines for text in texts]
+        assert text_change(settings, engine, task, texts).lines == alone[0] + alone[1]
+        header = text_change(settings, engine, task, ["Ann is here.", "Implications:\nBo is not."])
         assert header.lines[0] == "Ann is here."
 
 
 def test_a_sample_that_says_nothing_is_not_cloned(fields):
     settings = make_settings(with_samples(fields, 2))
-    engine, task = load_engine(settings), load_source(settings).draw(1)[0]
-    (edit,) = TextPolicy(engine, None, settings.templates, settings.edits).propose([task], 1, 5)
+    engine, task = load_engine(settings), open_source(settings).draw(1)[0]
+    (edit,) = LanguageModel(engine, None, settings).propose([task], 1, 5)
     silent = replace(edit, further=(replace(edit.completion, token_ids=(engine.eos_id,), text=""),))
-    algorithm = make_algorithm(engine, settings.algorithm.model_copy(update={"batch_size": 1}))
+    algorithm = find("algorithms", settings.algorithm.name)(
+        engine, settings.algorithm.model_copy(update={"batch_size": 1})
+    )
     steps = []
     for written in (edit, silent):
-        judged = judge([written], [Outcome(written.id, 0, "ok", "", (), 1.0, 1.0, 1.0, 9, "")])
-        steps.append(algorithm.improve(None, judged, {}, 0).figures["optimiser_steps"])
+        rated = rate([written], [Outcome(written.id, 0, "ok", "", (), 1.0, 1.0, 1.0, 9, "")])
+        steps.append(algorithm.improve(None, rated, {}, 0).figures["optimiser_steps"])
     assert steps == [2, 1]
 
 

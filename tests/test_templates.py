@@ -7,15 +7,17 @@ import sqlite3
 import pytest
 from transformers import AutoTokenizer
 
-from selfedit.algorithms.training import cloning_sequence
+from selfedit.algorithms.common.training import cloning_sequence
 from selfedit.config import load_settings, make_settings
-from selfedit.edits.text import prompt_for
+from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import SettingsError
-from selfedit.evaluation.experiment import load_engine, load_source, run_experiment
+from selfedit.evaluation.experiment import run_experiment
+from selfedit.evaluation.machine import load_engine
 from selfedit.guards.budget import retention
-from selfedit.policy.text import TextPolicy
-from selfedit.rewards.outcomes import Rewarder
-from selfedit.templates import TEMPLATES
+from selfedit.policies.language_model import LanguageModel
+from selfedit.rewards.examiner import Examiner
+from selfedit.tasks.sources.base import open_source
+from selfedit.templates import built_in_templates, prompt_for
 from selfedit.types import Probe, Task
 
 TASK = Task("t", "Ann", ("Ann lives in Rome.",), (Probe("Where does Ann live?", "Rome"),))
@@ -68,7 +70,7 @@ def test_own_texts_are_used_and_hashed(tmp_path):
         "Say it in few words, as {brief: true}.\nAnn: Ann lives in Rome.\nShort:"
     )
     assert settings.templates.line == "> {line}"
-    assert settings.templates.answer == TEMPLATES["world"].answer
+    assert settings.templates.answer == built_in_templates()["world"].answer
     shorter = make_settings({"edits": {"form": "terse", "templates": OWN}})
     assert len({settings.sha256(), shorter.sha256(), make_settings({}).sha256()}) == 3
     assert make_settings(settings.fields()) == settings
@@ -77,8 +79,8 @@ def test_own_texts_are_used_and_hashed(tmp_path):
 
 def written(fields, form, k=4, **edits):
     settings = make_settings(fields | {"edits": fields["edits"] | {"form": form, **edits}})
-    engine, tasks = load_engine(settings), load_source(settings).draw(1)
-    policy = TextPolicy(engine, None, settings.templates, settings.edits)
+    engine, tasks = load_engine(settings), open_source(settings).draw(1)
+    policy = LanguageModel(engine, None, settings)
     return policy.propose(tasks, k, 5), policy, tasks
 
 
@@ -92,7 +94,7 @@ def test_a_tasks_edits_take_the_forms_in_turn(fields):
     assert [edit.form for edit in edits] == ["implications", "self_qa", "terse", "implications"] * len(tasks)
     for edit in edits:
         task = next(task for task in tasks if task.id == edit.task_id)
-        assert edit.prompt == prompt_for(task, edit.form, policy.templates)
+        assert edit.prompt == prompt_for(task, edit.form, policy.settings.templates)
         assert list(edit.completion.prompt_ids) == policy.engine.encode_prompt(edit.prompt)
     alone = {form: written(fields, form)[0] for form in ("implications", "self_qa")}
     for form, numbers in (("implications", (0, 3)), ("self_qa", (1,))):
@@ -110,7 +112,9 @@ def test_the_samples_of_an_edit_take_the_forms_in_turn(fields):
     assert {edit.form for edit in edits} == {"implications+self_qa"}
     for edit in edits:
         task = next(task for task in tasks if task.id == edit.task_id)
-        asked = [prompt_for(task, form, policy.templates) for form in ("implications", "self_qa", "implications")]
+        asked = [
+            prompt_for(task, form, policy.settings.templates) for form in ("implications", "self_qa", "implications")
+        ]
         assert [list(c.prompt_ids) for c in edit.completions] == [policy.engine.encode_prompt(p) for p in asked]
         assert edit.prompt == asked[0]
         cloned = [
@@ -158,29 +162,37 @@ def chat_model(tiny_qwen2, tmp_path_factory):
     return str(directory)
 
 
-def test_a_chat_model_is_asked_in_turns_and_trained_on_plain_lines(fields, chat_model):
+@pytest.fixture
+def scored(monkeypatch):
+    """The (prompt, gold answer) pairs that engines are asked to score."""
+    seen, score = [], TorchEngine.score
+
+    def watched(self, pairs, **how):
+        seen.extend(pair for row in pairs for pair in row)
+        return score(self, pairs, **how)
+
+    monkeypatch.setattr(TorchEngine, "score", watched)
+    return seen
+
+
+def test_a_chat_model_is_asked_in_turns_and_trained_on_plain_lines(fields, chat_model, scored):
     settings = make_settings(fields | {"model": {**fields["model"], "path": chat_model, "templates": "chat"}})
     engine = load_engine(settings)
-    (edit,) = TextPolicy(engine, None, settings.templates, settings.edits).propose([TASK], 1, 5)
+    (edit,) = LanguageModel(engine, None, settings).propose([TASK], 1, 5)
     turn = engine.decode(edit.completion.prompt_ids)
-    assert turn == f"[user]{prompt_for(TASK, 'implications', TEMPLATES['chat'])}[me]"
+    assert turn == f"[user]{prompt_for(TASK, 'implications', built_in_templates()['chat'])}[me]"
     assert engine.eos_id in edit.completion.prompt_ids  # the template's own tokens are tokens
-    rewarder = Rewarder(engine, settings)
-    ((asked, gold),) = rewarder._pairs(TASK)
+    Examiner(engine, settings).answers([TASK], on=None)
+    ((asked, gold),) = scored
     assert engine.decode(asked).endswith("Where does Ann live?[me]")
     assert gold == [*engine.encode("Rome"), engine.eos_id]  # no space: it begins a turn
 
 
-def test_guards_ask_a_chat_model_in_turns_too(fields, chat_model, monkeypatch):
+def test_guards_ask_a_chat_model_in_turns_too(fields, chat_model, scored):
     settings = make_settings(fields | {"model": {**fields["model"], "path": chat_model, "templates": "chat"}})
     engine = load_engine(settings)
-    seen = []
-    score = type(engine).score
-    monkeypatch.setattr(
-        type(engine), "score", lambda self, bank, pairs: seen.extend(pairs[0]) or score(self, bank, pairs)
-    )
-    retention(engine, TASK.probes, settings.templates)
-    assert engine.decode(seen[0][0]).endswith("Where does Ann live?[me]")
+    retention(engine, None, TASK.probes, settings.templates)
+    assert engine.decode(scored[0][0]).endswith("Where does Ann live?[me]")
 
 
 def test_turns_on_a_model_without_a_chat_template_are_refused_before_anything_runs(two_sections, tmp_path):

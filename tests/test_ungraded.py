@@ -11,9 +11,10 @@ import pytest
 
 from selfedit.config import make_settings
 from selfedit.evaluation.experiment import run_experiment
-from selfedit.guards.budget import Figures, best_of, dev_change, over_budget
+from selfedit.guards.base import Look, Subject, best_of, dev_change
+from selfedit.guards.budget import Budget
+from selfedit.inner import InnerLoop, Trial
 from selfedit.types import Outcome, Status
-from selfedit.work import Work
 
 
 def as_failures(outcomes: Sequence[Outcome], status: Status) -> list[Outcome]:
@@ -21,29 +22,28 @@ def as_failures(outcomes: Sequence[Outcome], status: Status) -> list[Outcome]:
 
 
 @pytest.fixture
-def learning_rates(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | None]:
+def learning_rates(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Runs in which no base edit of the oracle's can be graded and the second learning rate diverges; the rates by stage."""
-    rates: dict[str, float | None] = {}
-    outcomes = Work.outcomes
+    rates: dict[str, float] = {}
+    outcomes = InnerLoop.outcomes
 
-    def failing(self: Work, key: str, learner: Any, trials: Any, before: Any, lr: float | None = None) -> list[Outcome]:
-        rates[key] = lr
-        found = outcomes(self, key, learner, trials, before, lr)
+    def failing(self: InnerLoop, key: str, trials: Sequence[Trial], before: Any, *, on: Any) -> list[Outcome]:
+        rates[key] = next(trial.change.update.lr for trial in trials if trial.change.update)
+        found = outcomes(self, key, trials, before, on=on)
         if key == "ladder/best_of_k":
             return as_failures(found, "ungraded")
-        if key.startswith(
-            "ladder/passage-lr"
-        ):  # each is worth a little more than the un-edited model, but for the second
+        if key.startswith("ladder/passage-lr"):
+            # Each is worth a little more than the un-edited model, but for the second.
             better = [replace(o, reward=w.reward + 0.1, gain=0.1) for o, w in zip(found, before, strict=True)]
             return as_failures(found, "diverged") if len([k for k in rates if "passage-lr" in k]) == 2 else better
         return found
 
-    monkeypatch.setattr(Work, "outcomes", failing)
+    monkeypatch.setattr(InnerLoop, "outcomes", failing)
     return rates
 
 
 def test_outcomes_that_say_nothing_are_neither_the_unedited_model_nor_a_zero(
-    fields: dict[str, Any], learning_rates: dict[str, float | None], tmp_path: Path
+    fields: dict[str, Any], learning_rates: dict[str, float], tmp_path: Path
 ) -> None:
     ladder = fields["ladder"] | {"rungs": ["no_edit", "passage_only", "best_of_k"]}
     settings = make_settings(fields | {"reward": {"metric": "logprob"}, "ladder": ladder})
@@ -54,18 +54,34 @@ def test_outcomes_that_say_nothing_are_neither_the_unedited_model_nor_a_zero(
     assert learning_rates["ladder/passage_only"] == settings.inner.lr  # a reward of 0 would beat every log-likelihood
 
 
+def look(**dev: float) -> Look:
+    accuracy = sum(dev.values()) / len(dev) if dev else None
+    figures = {"kl": 0.0, "retention": None, "norm_ratio": 0.0, "dev_accuracy": accuracy, "dev_tasks": len(dev)}
+    return Look({"budget": figures}, dev, {})
+
+
 def test_development_tasks_are_compared_where_both_could_be_graded() -> None:
-    limits = make_settings({}).guards
-    base = Figures(0.0, None, 0.0, {"a": 1.0, "b": 0.0})
-    after = Figures(0.0, None, 0.0, {"b": 0.0, "c": 0.0})
+    objections = Budget(make_settings({}).guards).objections
+    base, after = look(a=1.0, b=0.0), look(b=0.0, c=0.0)
     assert dev_change(after, base) == 0.0
-    assert over_budget(after, base, base, limits) == []  # though the mean of what was graded fell from .5 to 0
-    fell = Figures(0.0, None, 0.0, {"a": 0.0})
-    assert "development accuracy fell by 1.000" in over_budget(fell, base, base, limits)[0]
-    nothing = Figures(0.0, None, 0.0, {})
-    assert over_budget(nothing, base, base, limits) == []
-    assert (base.row()["dev_accuracy"], nothing.row()["dev_accuracy"], nothing.row()["dev_tasks"]) == (0.5, None, 0)
+    assert objections(after, base, base) == []  # though the mean of what was graded fell from .5 to 0
+    fell, nothing = look(a=0.0), look()
+    assert "development accuracy fell by 1.000" in objections(fell, base, base)[0]
+    assert objections(nothing, base, base) == []
     assert best_of(base, nothing) is base
     assert best_of(nothing, base) is base
     assert best_of(base, after) is base
     assert best_of(fell, base) is base
+
+
+def test_a_budget_says_what_it_measured_where_no_development_task_could_be_graded() -> None:
+    budget, engine = Budget(make_settings({}).guards), Examined()
+    for dev, accuracy in (({"a": 1.0, "b": 0.0}, 0.5), ({}, None)):
+        subject = Subject(engine, None, make_settings({}).templates, (), (), dev, (), ())  # type: ignore[arg-type]
+        found = budget.measure(subject)
+        assert (found["dev_accuracy"], found["dev_tasks"]) == (accuracy, len(dev))
+        assert (found["kl"], found["retention"], found["norm_ratio"]) == (0.0, None, 0.0)
+
+
+class Examined:
+    """An engine of which nothing may be asked: the bare base is not measured against itself."""

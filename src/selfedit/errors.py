@@ -37,3 +37,7 @@ class RunError(SelfEditError, RuntimeError):
 
 class DiskError(SelfEditError, OSError):
     """The run's disk is full or can't be written; what was committed is kept."""
+
+
+class PluginError(SelfEditError, ImportError):
+    """A plug-in can't be found or used; the message names the package that brings it."""

@@ -12,27 +12,28 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .edits.pairs import question_and_answer, says
-from .edits.text import edit_lines, gold_text
+from .edits.parsing.lines import edit_lines
+from .edits.parsing.pairs import question_and_answer, says
 from .errors import ModelError, RunError
-from .tasks.source import FolderSource, TaskSource
+from .parts import Parts
+from .tasks.sources.base import TaskSource
+from .templates import gold_text
 from .types import OWN, Edit, Probe, Task
-from .work import Work
 
 MAX_QUESTION_CHARS = 300
 _LABELLED = re.compile(r"\W*(?:question|q)\s*+\d*+\**+:", re.IGNORECASE)
 
 
-def with_probes(source: TaskSource, work: Work) -> TaskSource:
-    """The source itself, or one whose tasks the base writes the probes of, where they bring none (a folder's)."""
-    return OwnProbes(source, work) if isinstance(source, FolderSource) else source
+def with_probes(source: TaskSource, parts: Parts) -> TaskSource:
+    """The source itself, or one whose tasks the base writes the probes of, where they bring none (``asks_for_probes``)."""
+    return OwnProbes(source, parts) if getattr(source, "asks_for_probes", False) else source
 
 
 class OwnProbes:
     """A source of passages without probes, with probes by the base. A passage that gets none is left out, with a warning."""
 
-    def __init__(self, source: TaskSource, work: Work) -> None:
-        self._source, self._work = source, work
+    def __init__(self, source: TaskSource, parts: Parts) -> None:
+        self._source, self._parts = source, parts
         self._found: dict[str, tuple[tuple[Probe, ...], str]] = {}
 
     def draw(self, round: int) -> list[Task]:
@@ -59,40 +60,37 @@ class OwnProbes:
             RunError: the run's journal holds probes of other passages.
         """
         self._write(f"probes/{part}", [task for task in tasks if task.id not in self._found])
-        asked = [replace(task, probes=probes) for task in tasks if (probes := self._found[task.id][0])]
-        without = {task.id: self._found[task.id][1] for task in tasks if not self._found[task.id][0]}
-        if not without:
+        found = {task.id: self._found[task.id] for task in tasks}
+        asked = [replace(task, probes=found[task.id][0]) for task in tasks if found[task.id][0]]
+        reasons = {task_id: reason for task_id, (probes, reason) in found.items() if not probes}
+        if not reasons:
             return asked
-        reasons = ", ".join(f"{reason}: {n}" for reason, n in Counter(without.values()).most_common(3))
-        text = f"{len(without)} of {len(tasks)} passages ({part}) got no usable probe ({reasons})"
+        most_common = ", ".join(f"{reason}: {n}" for reason, n in Counter(reasons.values()).most_common(3))
+        text = f"{len(reasons)} of {len(tasks)} passages ({part}) got no usable probe ({most_common})"
         if not asked:
             raise ModelError(
-                f"{self._work.settings.model.path}: {text}; take a model that can write questions with answers, raise "
+                f"{self._parts.settings.model.path}: {text}; take a model that can write questions with answers, raise "
                 "edits.max_new_tokens or reward.max_answer_tokens, or bring tasks with questions"
             )
-        self._work.run.emit(
-            "warning", text=f"{text}, and are left out; the first is {next(iter(without))}", tasks=[*without]
-        )
+        text += f", and are left out; the first is {next(iter(reasons))}"
+        self._parts.run.emit("warning", text=text, tasks=[*reasons])
         return asked
 
     def _write(self, key: str, tasks: Sequence[Task]) -> None:
-        """Have the base write, and note what is found, of tasks that no draw has asked for so far."""
+        """Have the base write probes for tasks that no draw has asked for so far."""
         if not tasks:
             return
-        work = self._work
-        work.run.emit("stage", name=key, text="The base writes questions about the passages", total=len(tasks))
-        edits = work.edits(key, None, tasks, 1, "self_qa")
+        run, settings, examiner = self._parts.run, self._parts.settings, self._parts.inner.examiner
+        run.emit("stage", name=key, text="The base writes questions about the passages", total=len(tasks))
+        edits = self._parts.writer.write(key, None, tasks, 1, "self_qa")
         if [edit.task_id for edit in edits] != [task.id for task in tasks]:
-            raise RunError(
-                f"{work.run.directory}: the documents are not those that it began with; choose another --out"
-            )
-        rewarder, most = work.rewarder, work.settings.tasks.probes_per_passage
+            raise RunError(f"{run.directory}: the documents are not those that it began with; choose another --out")
 
         def fits(probe: Probe) -> bool:
-            answer = rewarder.engine.encode(gold_text(probe, rewarder.templates))
-            return len(probe.question) <= MAX_QUESTION_CHARS and len(answer) <= rewarder.reward.max_answer_tokens
+            answer = examiner.engine.encode(gold_text(probe, examiner.templates))
+            return len(probe.question) <= MAX_QUESTION_CHARS and len(answer) <= examiner.reward.max_answer_tokens
 
-        self._found |= {edit.task_id: probes_in(edit, most, fits) for edit in edits}
+        self._found |= {edit.task_id: probes_in(edit, settings.tasks.probes_per_passage, fits) for edit in edits}
 
 
 def probes_in(edit: Edit, most: int, fits: Callable[[Probe], bool]) -> tuple[tuple[Probe, ...], str]:

@@ -91,8 +91,9 @@ class Run:
         row = self._db.execute("select data from chunks where key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def once(self, key: str, compute: Callable[[], dict[str, Any]], round: int | None = None) -> dict[str, Any]:
-        """The chunk ``key``: from the journal, or computed and committed whole. Its stage is the key's second-last part.
+    def once(self, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The chunk ``key``: from the journal, or computed and committed whole. Its stage is the key's second-last part, its
+        round (if any) the number of the first part, such as ``round-2`` or ``look-2``.
 
         Files that belong to the chunk must be in place (`replace_directory`) when ``compute`` returns. NaN is refused: JSON
         has none, and a failure must say so in a status.
@@ -104,6 +105,8 @@ class Run:
         data = json.dumps(compute(), allow_nan=False)
         parts = key.split("/")
         stage = parts[-2] if len(parts) > 1 and parts[-1].isdigit() else parts[-1]
+        name, _, number = parts[0].partition("-")
+        round = int(number) if name in ("round", "look") and number.isdigit() else None
         try:
             with self._transaction():
                 self._db.execute(
@@ -187,14 +190,18 @@ def open_run(
         try:
             run = Run(directory, settings, on_event, lock)
         except sqlite3.Error as error:
-            raise RunError(f"{directory}/journal.db: {error}; move it away to start the run anew") from None
+            raise RunError(
+                f"{directory}/journal.db: {error}; move it away to start the run from the beginning"
+            ) from None
         try:
             _settle(run, resolve)
             yield run
         except OSError as error:
             if isinstance(error, DiskError) or error.errno is None:
                 raise
-            raise DiskError(f"{directory}: {error.strerror}; what was committed is kept, run again to go on") from error
+            raise DiskError(
+                f"{directory}: {error.strerror}; what was committed is kept; run the same command again to continue"
+            ) from error
         finally:
             run.close()
 
@@ -212,7 +219,7 @@ def _settle(run: Run, resolve: Resolve) -> None:
         theirs = merged(Settings.model_validate(theirs).fields(), theirs)
     except ValueError:
         raise RunError(
-            f"{file}: damaged, or of another version; move the directory away to start the run anew"
+            f"{file}: damaged, or of another version; move the directory away to start the run from the beginning"
         ) from None
     run.settings = _as_planned(run.settings, theirs)
     may_differ = {f"reward.judge.{name}" for name in REACHING_FIELDS}
@@ -222,7 +229,7 @@ def _settle(run: Run, resolve: Resolve) -> None:
 
 
 def _as_planned(settings: Settings, theirs: dict[str, Any]) -> Settings:
-    """The settings with what an old run (``theirs``) planned with, also where another amount of memory is asked for."""
+    """The settings with what an old run (``theirs``) planned with, also where another memory size is asked for."""
     planned = {}
     for name in ("model", "learner"):
         model: ModelSettings | None = getattr(settings, name)
@@ -253,10 +260,16 @@ def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
     fresh.mkdir(parents=True)
     fill(fresh)
     for path in (*fresh.rglob("*"), fresh):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _to_disk(path)
     shutil.rmtree(directory, ignore_errors=True)
     fresh.rename(directory)
+    _to_disk(directory.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """A file, or a directory's list of names, is on the disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,11 @@ class Interval:
     low: float
     high: float
     n: int
+
+
+def as_row(found: Interval | None, name: str = "mean") -> dict[str, Any]:
+    """The mean under ``name`` and the ends of its interval; None where there is none."""
+    return {name: found and found.mean, "low": found and found.low, "high": found and found.high}
 
 
 def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .errors import SettingsError
+from .types import Probe, Task
+
+ASSETS = Path(__file__).resolve().parent / "assets"
 # Fields that a text must have, and those that it may have; a prompt for edits, of whatever name, is the first row's.
 _PROMPT = ("context",), ("title",)
 _OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "answer": (("question",), ("title",)),
     "open_book": (("context", "question"), ("title",)),
     "line": (("line",), ("title",)),
+    "directives": (("context",), ("title", "options")),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
+_FILLED = re.compile(r"\{(context|title|question|line|answer|options)\}")
+_TITLE_LINE = re.compile(r"^\{title\}\n", re.MULTILINE)
+LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")  # tokenizers refuse them
 
 
 class Templates(BaseModel):
@@ -27,6 +38,7 @@ class Templates(BaseModel):
     answer: str = Field(description="how a probe is asked without the passage")
     open_book: str = Field(description="how a probe is asked with the passage in view")
     line: str = Field(description="how one line of an edit becomes a training sequence")
+    directives: str = Field(description="how a directive is asked for; ``{options}`` lists what it may choose")
     chat: bool = Field(
         False, description="prompts are a user's turn in the model's chat template (lines are plain text)"
     )
@@ -52,67 +64,54 @@ def problem_of(name: str, text: str) -> str:
     return f"{name} lacks {{{missing[0]}}}: it has to show it to the model" if missing else ""
 
 
-# The same intents as the paper's prompts. What is asked for, and how a text begins that a base model goes on with.
-_ASKED: dict[str, tuple[str, str]] = {
-    "implications": (
-        "Read the passage and list several facts that follow from it, directly or indirectly.",
-        "Implications:\n",
-    ),
-    "long": (
-        "Read the passage and write a long list of facts that follow from it, directly or indirectly; find as many as you can.",
-        "A long list of implications:\n",
-    ),
-    "very_long": (
-        "Read the passage and list, as fully as you can, everything that follows from it. Go through it sentence by sentence, "
-        "leave out no name, number, date or other detail, and say of each what it means and what it leads to. The longer and "
-        "the more detailed, the better.",
-        "A very long and detailed list of implications:\n",
-    ),
-    "rewrite": (
-        "Read the passage and tell it again in several different ways, with all of its facts.",
-        "Rewritten passages:\n",
-    ),
-    "self_qa": (
-        "Read the passage and write questions with their answers that cover all of its facts.",
-        "Questions and answers:\nQuestion:",
-    ),
-}
-# What a chat model has to be told besides, as it can't be shown how the text begins.
-_SHAPE = {
-    "rewrite": "Write each version as plain text, and nothing else.",
-    "self_qa": 'Write each pair as two lines, "Question: ..." and "Answer: ...", and nothing else.',
-}
-_LISTED = "Write one fact a line, each understandable by itself, and nothing else."
-_PASSAGE = "Passage:\n{title}\n{context}"
-_ANSWER = "Answer the question directly and in few words.\nQuestion: Topic: {title}\n{question}"
+@cache
+def built_in_templates() -> dict[str, Templates]:
+    """The texts that come with the package, by their name in ``model.templates``."""
+    with (ASSETS / "templates.toml").open("rb") as stream:
+        return {name: Templates(**texts) for name, texts in tomllib.load(stream).items()}
 
-TEMPLATES: dict[str, Templates] = {
-    # What the embedded base was pretrained on. A leading space keeps a name's two tokens the same wherever it stands.
-    "world": Templates(
-        prompts={
-            "implications": "Passage: {context}\nImplications:\n-",
-            "rewrite": "Passage: {context}\nRewrite:",
-            "self_qa": "Passage: {context}\nQuestions and answers:\n-",
-        },
-        answer=" Question: {question} Answer:",
-        open_book="Passage: {context}\n Question: {question} Answer:",
-        line=" {line}",
-    ),
-    # For general models; every line is trained under the passage's title. With the form "none" the passage is gone on with.
-    "general": Templates(
-        prompts={name: f"{asked}\n\n{_PASSAGE}\n\n{begun}" for name, (asked, begun) in _ASKED.items()}
-        | {"none": "{title}\n{context}\n"},
-        answer=f"{_ANSWER}\nAnswer:",
-        open_book=f"{_PASSAGE}\n\n{_ANSWER}\nAnswer:",
-        line="{title}\n{line}",
-    ),
-    # For models that were trained to answer in turns.
-    "chat": Templates(
-        prompts={name: f"{asked} {_SHAPE.get(name, _LISTED)}\n\n{_PASSAGE}" for name, (asked, _) in _ASKED.items()}
-        | {"none": "{title}\n{context}"},
-        answer=_ANSWER,
-        open_book=f"{_PASSAGE}\n\n{_ANSWER}",
-        line="{title}\n{line}",
-        chat=True,
-    ),
-}
+
+def fill(template: str, **values: str) -> str:
+    """``template`` with its known fields replaced in one pass, so that braces in a value stay what they are.
+
+    Known are ``{context}``, ``{title}``, ``{question}``, ``{line}`` and ``{answer}``; other braces are plain text. An
+    empty title takes its line with it, where it has one to itself. Lone surrogates, which tokenizers refuse, become
+    U+FFFD.
+
+    Raises:
+        SettingsError: the template asks for a known field that has no value here.
+    """
+    if not values.get("title", "").strip():
+        template = _TITLE_LINE.sub("", template)
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            known = ", ".join(f"{{{name}}}" for name in values)
+            raise SettingsError(f"the template {template!r} asks for {match[0]}, which has no value here; use {known}")
+        return values[match[1]]
+
+    return LONE_SURROGATE.sub("\ufffd", _FILLED.sub(value, template))
+
+
+def prompt_for(task: Task, form: str, templates: Templates) -> str:
+    """The prompt that asks a policy for an edit of the ``form`` named, such as ``implications``.
+
+    Raises:
+        SettingsError: there is no such form, or its template asks for a field that a task does not have.
+    """
+    if form not in templates.prompts:
+        raise SettingsError(f"there is no edit form {form!r}; choose one of {', '.join(templates.prompts)}")
+    return fill(templates.prompts[form], title=task.title, context=task.text)
+
+
+def answer_prompt(task: Task, probe: Probe, templates: Templates, open_book: bool = False) -> str:
+    """The prompt that asks a probe: without the passage, or with it in view (``open_book``)."""
+    if open_book:
+        return fill(templates.open_book, title=task.title, context=task.text, question=probe.question)
+    return fill(templates.answer, title=task.title, question=probe.question)
+
+
+def gold_text(probe: Probe, templates: Templates) -> str:
+    """The gold answer as it follows the answer prompt: after a space, unless white space or a turn begins it anyway."""
+    gap = "" if templates.chat or templates.answer[-1:].isspace() else " "
+    return gap + LONE_SURROGATE.sub("\ufffd", probe.answer)

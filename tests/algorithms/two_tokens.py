@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfedit.algorithms.base import Judged
-from selfedit.engine.nucleus import fixed_point, keep_nucleus
+from selfedit.algorithms.base import RatedEdit
+from selfedit.engine.model.nucleus import fixed_point, keep_nucleus
 from selfedit.types import Completion, Edit, TrainSequence
 
 PROMPT = (7,)
@@ -74,20 +74,18 @@ class ActionEngine:
         self.base = Logits(tuple(base))
         self.forwards = 0
 
-    def mount(self, adapter: object) -> None:
-        assert adapter is None
-
     def initial_adapter(self, **_: object) -> Logits:
         return self.base
 
     def bank(self, adapters: Sequence[Any], **_: object) -> Bank:
         return Bank(adapters[0])
 
-    def states(self, bank: Any, sequences: Sequence[Sequence[TrainSequence]]) -> States:
+    def states(self, sequences: Sequence[Sequence[TrainSequence]], *, on: object, members: Any = None) -> States:
+        assert on is None
         self.forwards += 1
         (some,) = sequences
         targets = [t for s in some for t, wanted in zip(s.ids, s.mask, strict=True) if wanted]
-        flat = torch.tensor([self.base.values]) if bank is None else bank.flat
+        flat = torch.tensor([self.base.values]) if members is None else members.flat
         return States(flat.expand(len(targets), -1), targets, [s.n_targets for s in some])
 
 
@@ -101,8 +99,8 @@ def action(
     temperature: float = 1.0,
     top_p: float = 1.0,
     **more: Any,
-) -> Judged:
-    """One judged edit: the action taken, with the log-probabilities that it was sampled with."""
+) -> RatedEdit:
+    """One rated edit: the action taken, with the log-probabilities that it was sampled with."""
     tokens = (token,) if isinstance(token, int) else tuple(token)
     rows = torch.tensor([(policy or engine.base).values]).expand(len(tokens), -1)
     logprobs = States(rows, list(tokens), [len(tokens)]).logprobs(temperature, top_p)
@@ -117,12 +115,12 @@ def action(
         seed=0,
         policy_hash="base" if policy is None else policy.sha256,
     )
-    return Judged(edit, reward, reward, reward, **more)
+    return RatedEdit(edit, reward, reward, reward, **more)
 
 
 def play(
     policy: Logits | None, engine: ActionEngine, worth: Sequence[float], rng: random.Random, tasks: int, k: int
-) -> list[Judged]:
+) -> list[RatedEdit]:
     """A round on a bandit: k actions for each task, sampled from the policy; each is worth its arm's mean and some noise."""
     p = torch.softmax(torch.tensor((policy or engine.base).values), -1).tolist()
     return [

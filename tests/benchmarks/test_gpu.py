@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import gpu
-from selfedit.engine.lora import Bank, LoraAdapter
+from selfedit.config import AtOnce
+from selfedit.engine.adapters.adapter_context import AdapterContext
+from selfedit.engine.adapters.lora import Bank, LoraAdapter
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.engine.training.cohort import Cohort
 from selfedit.errors import OutOfMemoryError
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.
@@ -54,14 +56,17 @@ def test_an_engine_that_computes_something_else_is_seen(monkeypatch: pytest.Monk
 
 
 def test_the_first_number_of_edits_that_does_not_fit_ends_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    def limited(engine: TorchEngine, cases: Any) -> None:
-        if len(cases) > room:
-            engine._limit.lower(len(cases), 1, "CUDA out of memory")
+    step = Cohort.step
 
-    monkeypatch.setattr(gpu, "edit_many", limited)
+    def limited(cohort: Cohort, place: AdapterContext) -> int:
+        if cohort.active > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(cohort, place)
+
+    monkeypatch.setattr(Cohort, "step", limited)
     model = gpu.build(gpu.TINY, CPU, torch.float32)
     tokenizer = gpu.AutoTokenizer.from_pretrained(gpu.EMBEDDED)
-    engines = {k: TorchEngine(model, tokenizer, members_at_once=k) for k in (1, 2, 4, 8)}
+    engines = {k: TorchEngine(model, tokenizer, at_once=AtOnce(members=k)) for k in (1, 2, 4, 8)}
     cases = [gpu.make_case(k, 64, 1) for k in range(8)]
     room = 2
     assert gpu.fitting(engines, cases, CPU).keys() == {1, 2}

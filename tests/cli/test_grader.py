@@ -10,7 +10,7 @@ import pytest
 
 from selfedit.cli.main import main
 from selfedit.rewards.graded import title_hash
-from selfedit.rewards.offline import Grader, load_grader
+from selfedit.rewards.offline_grader import Grader, load_grader
 
 ROW = {
     "title": "Jane Austen, a title of no article",
@@ -45,13 +45,13 @@ def test_report_measures_writes_and_says_what_weighs_most(capsys: pytest.Capture
     data = write(ROW, wrong, wrong | {"correct": True})
     assert main(["grader", "report", "--data", str(data), "--json", "out.json"]) == 0
     figures = json.loads(Path("out.json").read_text(encoding="utf-8"))
-    assert list(figures) == ["agreement", "kappa", "n", "low", "high", "n_excluded"]
+    assert set(figures) == {"agreement", "kappa", "n", "low", "high", "n_excluded"}
     assert (figures["agreement"], figures["n"], figures["n_excluded"]) == (0.6667, 3, 0)
     shown = capsys.readouterr().out
     assert "agreement with the judge" in shown
     assert "0.667" in shown
-    assert "strongest features" in shown
-    assert any(name in shown for name in load_grader().names)
+    assert "decided by a rule" in shown
+    assert all(name in shown for name in load_grader().table)
 
 
 def test_titles_of_the_calibration_are_left_out(
@@ -59,7 +59,7 @@ def test_titles_of_the_calibration_are_left_out(
 ) -> None:
     grader = load_grader()
     known = Grader(**{**grader.__dict__, "titles": frozenset({title_hash("known")})})
-    monkeypatch.setattr("selfedit.rewards.offline.load_grader", lambda: known)
+    monkeypatch.setattr("selfedit.rewards.offline_grader.load_grader", lambda: known)
     data = write(ROW, ROW | {"title": "known"}, ROW | {"title": "known", "correct": False})
     assert main(["grader", "report", "--data", str(data), "--json", "out.json"]) == 0
     figures = json.loads(Path("out.json").read_text(encoding="utf-8"))
@@ -73,10 +73,10 @@ def test_titles_of_the_calibration_are_left_out(
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("", "graded.jsonl: the file is empty; write one object a line"),
+        ("", "graded.jsonl: the file is empty; write one object per line"),
         ("{", "graded.jsonl, line 1: the JSON breaks at column"),
         ("[]", "graded.jsonl, line 1: expected an object, found a list"),
-        ("\n{}", "graded.jsonl, line 2, prediction: the field is missing"),
+        ("\n{}", "graded.jsonl, line 2, title: the field is missing"),
         (
             json.dumps(ROW) + "\n" + json.dumps(ROW | {"correct": 1}),
             "line 2, correct: expected true or false, found a number",
@@ -94,7 +94,7 @@ def test_bad_data_are_refused_with_file_line_and_field(
 
 
 def test_a_file_that_is_not_there_or_cannot_be_written_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "absent.jsonl: can't be opened" in refused(capsys, "report", "--data", "absent.jsonl")
+    assert "'absent.jsonl' can't be opened" in refused(capsys, "report", "--data", "absent.jsonl")
     error = refused(capsys, "report", "--data", str(write(ROW)), "--json", "no/such/folder.json")
     assert "no/such/folder.json: can't be written" in error
 
@@ -110,9 +110,11 @@ def test_explain_shows_verdict_probability_and_what_spoke_for_and_against(capsys
     grade = load_grader().grade("Who wrote Emma?", ["Jane Austen"], "Emma was written by Jane Austen in 1815.")
     assert shown.startswith(f"right  probability {grade.probability:.3f}")
     assert grade.reasons[0].feature in shown
-    assert f"{grade.reasons[0].weight:+.2f}" in shown
+    assert f"{grade.reasons[0].points:+.2f}" in shown
     assert main([*asked, ""]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("wrong")
-    assert "decided by a rule: the answer says nothing" in shown
+    assert "A rule decided: the answer has no words." in shown
+    assert main([*asked[:-3], "--gold", "15", "--answer", "1.5"]) == 0
+    assert "A rule decided: the answer lacks 15." in capsys.readouterr().out
     assert "--gold is empty" in refused(capsys, "explain", "--question", "Who?", "--gold", "", "--answer", "x")

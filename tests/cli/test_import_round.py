@@ -38,7 +38,7 @@ def test_each_passages_best_edit_is_chosen_of_equals_the_first(capsys: pytest.Ca
     assert report["best_of_k_accuracy"] == 0.5
     assert report["reliability"] is not None
     out = capsys.readouterr().out
-    for words in ("2 passages, 5 self-edits", "50 % of the best edits are no better than none", "in reward between"):
+    for words in ("2 passages, 5 self-edits", "50 % of the best edits are no better than no edit", "in reward between"):
         assert words in out
 
 

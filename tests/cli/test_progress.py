@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from sample_summary import HOSTILE, full_summary, minimal_summary, round_row
 
-from selfedit.cli.progress import ConsoleView, JsonView
+from selfedit.cli.progress import ConsoleView, print_json
 
 ANSWERS = [
     {"question": "Where was Mara born?", "gold": "Oskarstad", "text": "Oskarstad", "correct": True},
@@ -18,17 +18,17 @@ ANSWERS = [
 EVENTS: list[tuple[str, dict[str, Any]]] = [
     ("plan", {"lines": ["2 rounds x 24 passages"], "inner_loops": 240, "estimated_seconds": 420.0}),
     ("passage", {"context": f"Mara was born in Oskarstad. {HOSTILE}", "question_count": 8}),
-    ("stage", {"name": "base", "text": "Testing the base without notes", "total": 10}),
+    ("stage", {"name": "base", "text": "Testing the base without self-edits", "total": 10}),
     ("progress", {"name": "base", "done": 4}),
     ("progress", {"name": "base/part-2", "done": 6}),
     ("edit", {"when": "before", "rung": "base_edits", "lines": ["It is \x1b[2Jknown."], "answers": ANSWERS}),
-    ("stage", {"name": "round-1", "text": "Writing and trying notes", "total": 120}),
+    ("stage", {"name": "round-1", "text": "Writing and trying self-edits", "total": 120}),
     ("progress", {"name": "base", "done": 1}),
     ("round", round_row(1)),
     ("round", round_row(3)),
     (
         "edit",
-        {"when": "after", "rung": "round_1", "lines": [{"text": "A fact.", "style": "qa"}], "answers": ANSWERS * 10},
+        {"when": "after", "rung": "round_1", "lines": ["A fact."], "answers": ANSWERS * 10},
     ),
     ("rung", {"rung": "round_1", "accuracy": 0.4, "low": 0.3, "high": 0.5}),
     ("warning", {"text": "one judge failed"}),
@@ -46,21 +46,21 @@ def shown(events: list[tuple[str, dict[str, Any]]], terminal: bool = False, widt
     return stream.getvalue()
 
 
-def test_a_run_is_told_in_plain_words() -> None:
+def test_a_run_is_shown_in_plain_words() -> None:
     text = shown(EVENTS, width=120)
     for words in (
-        "240 inner loops, about 7 min 0 s",
-        "Testing the base without notes ...",
+        "Total: 240 inner loops, about 7 min 0 s.",
+        "Testing the base without self-edits ...",
         "4 of 10",
         "done in",
         "- A fact.",
         "✓ Where was Mara born?",
         "(right: Mara)",
         "and 8 more",
-        "Of the differences in reward (log-likelihood",
+        "Of the differences in reward (the log-likelihood",
         "Round 3: mean reward 0.450",
         "rolled back: KL to the base",
-        "own notes, after RL round 1: 40.0 % (30.0 to 50.0)",
+        "self-edits, RL round 1: 40.0 % (30.0 to 50.0)",
         "Warning: one judge failed",
         "How the model was prepared",
         "Report: runs/demo-seed-3/report.html",
@@ -97,6 +97,11 @@ def test_events_may_come_in_any_order_and_with_anything_missing(terminal: bool) 
     shown([("done", {"summary": minimal_summary(), "directory": "x"})] * 2, terminal)
 
 
+def test_a_summary_that_can_not_be_read_is_a_warning_and_not_the_end_of_a_run() -> None:
+    text = shown([("done", {"summary": {"ladder": []}}), ("pooled", {"seeds": 3})], width=200)
+    assert text.count("Warning: the summary: not a summary") == 2
+
+
 def test_a_view_gives_the_terminal_back_when_a_run_fails() -> None:
     stream = StringIO()
     console = Console(file=stream, width=80, force_terminal=True, legacy_windows=False)
@@ -114,14 +119,14 @@ def test_a_view_gives_the_terminal_back_when_a_run_fails() -> None:
 
 def test_a_run_that_was_finished_before_shows_its_passage_too() -> None:
     text = shown([("done", {"summary": full_summary(), "directory": "x"})], width=120)
-    assert "One passage, followed through" in text
-    assert "What it wrote about that passage (own notes, before RL)" in text
+    assert "An example, one passage of the run" in text
+    assert "The model's self-edit about that passage (self-edits, before RL)" in text
     assert "3 of 4 right" in text
 
 
-def test_notes_that_nothing_is_known_of_are_told() -> None:
+def test_edits_that_were_not_tried_or_not_graded_are_counted() -> None:
     text = shown([("round", {**round_row(1), "n_ungraded": 3, "n_screened": 80})], width=200)
-    assert "(3 notes could not be graded, 80 notes not tried)" in text
+    assert "(3 self-edits could not be graded, 80 self-edits not tried)" in text
     assert "graded" not in shown([("round", {**round_row(1), "n_ungraded": 0, "n_screened": 0})], width=200)
 
 
@@ -130,16 +135,15 @@ def test_an_edit_is_shown_with_its_own_passage() -> None:
     text = shown(
         [("passage", {"context": "Another passage."}), ("done", {"summary": full_summary(), "directory": "x"})]
     )
-    assert text.count("One passage, followed through") == 2
-    assert text.index("What it wrote about that passage") > text.rindex("One passage, followed through")
+    assert text.count("An example, one passage of the run") == 2
+    assert text.index("The model's self-edit about that passage") > text.rindex("An example, one passage")
 
 
 def test_json_is_one_strict_object_a_line() -> None:
     stream = StringIO()
-    with JsonView(stream) as view:
-        for kind, data in EVENTS:
-            view(kind, data)
-        view("round", {"mean_reward": float("nan"), "text": "two\nlines \ud800", "path": object})
+    more = ("round", {"mean_reward": float("nan"), "text": "two\nlines \ud800", "path": object})
+    for kind, data in [*EVENTS, more]:
+        print_json(kind, data, stream)
     lines = stream.getvalue().splitlines()
     objects = [json.loads(line, parse_constant=pytest.fail) for line in lines]
     assert [o["event"] for o in objects] == [kind for kind, _ in EVENTS] + ["round"]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from made_up_round import completion, made_up_round
 
-from selfedit.edits import logged
-from selfedit.edits.logged import read_round
+from selfedit.edits.parsing.logged import read_round
 from selfedit.errors import TaskFileError
+from selfedit.tasks import places
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -157,7 +157,7 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, change: Change, p
         (json.dumps(made_up_round()).encode()[:-1], "truncated"),
         (b"articles", "line 1: the JSON breaks at column 1"),
         (b"[]", "expected an object, found a list"),
-        (b'{"articles": "\xff"}', "line 1: byte 15 of the line is not UTF-8"),
+        (b'{"articles": "\xff"}', "line 1: the JSON breaks at column 15 (invalid unicode code point); it is not UTF-8"),
         (b'{"articles": [NaN]}', "NaN"),
     ],
 )
@@ -172,7 +172,7 @@ def test_what_is_no_round_is_refused(tmp_path: Path, content: bytes, told: str) 
 def test_absent_and_oversized_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TaskFileError, match="can't be opened"):
         read_round(tmp_path / "absent.json")
-    monkeypatch.setattr(logged, "MAX_BYTES", 100)
+    monkeypatch.setattr(places, "MAX_BYTES", 100)
     with pytest.raises(TaskFileError, match="larger than"):
         read_round(written(tmp_path, made_up_round()))
 

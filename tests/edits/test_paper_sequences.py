@@ -6,15 +6,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from selfedit.config import make_settings
-from selfedit.edits.text import EditLimits, ParsedEdit, prompt_for, sequences_for
-from selfedit.engine.base import Engine
-from selfedit.rewards.outcomes import parse_edit, parse_passage
-from selfedit.templates import TEMPLATES
+from selfedit.edits.parsing.lines import sequences_for
+from selfedit.edits.text import passage_change, text_change
+from selfedit.templates import built_in_templates, prompt_for
 from selfedit.types import Probe, Task, TrainSequence
 
 EOS = 0
@@ -41,8 +40,8 @@ def trained_on(preset: str, task: Task, text: str, **inner: Any) -> tuple[list[s
     """The texts of an edit's sequences, the sequences, and their engine."""
     settings = make_settings({"preset": preset, "model": {"path": "some/model"}, "inner": inner})
     words = Words()
-    parsed = parse_edit(cast(Engine, words), settings, task, text)
-    assert parsed.usable, parsed.reason
+    parsed = text_change(settings, words, task, [text])
+    assert not parsed.invalid
     texts = []
     for sequence in parsed.sequences:
         n = next((i for i, token in enumerate(sequence.ids) if token == EOS), len(sequence.ids))
@@ -85,7 +84,9 @@ def test_all_logged_completions_become_what_seal_trains_on(preset: str, shared_d
 
 def test_the_prompts_passage_is_laid_out_as_in_the_logged_round(shared_data: Callable[[str], Path]) -> None:
     for article in json.loads(shared_data("seal/rank_iter0.json").read_text(encoding="utf-8"))["articles"]:
-        ours = prompt_for(task_of(article["title"], article["context"]), "implications", TEMPLATES["general"])
+        ours = prompt_for(
+            task_of(article["title"], article["context"]), "implications", built_in_templates()["general"]
+        )
         assert ours.partition("Passage:")[2] == article["prompt"].partition("Passage:")[2]
 
 
@@ -94,16 +95,8 @@ def test_plain_rules_take_every_logged_completion(shared_data: Callable[[str], P
     for article in json.loads(shared_data("seal/rank_iter0.json").read_text(encoding="utf-8"))["articles"]:
         task = task_of(article["title"], article["context"])
         for completion in article["completions"]:
-            plain = sequences_for(
-                task,
-                completion["text"],
-                encode_prompt=words.encode_prompt,
-                eos_id=EOS,
-                window=2048,
-                templates=TEMPLATES["general"],
-                limits=EditLimits(),
-            )
-            assert plain.usable
+            plain = sequences_for(task, [completion["text"]], words, built_in_templates()["general"])
+            assert not plain.reason
             assert not any(line.startswith(("- ", "1. ", "2. ")) for line in plain.lines)
 
 
@@ -144,7 +137,7 @@ def test_padding_stops_at_the_models_window_and_takes_the_place_of_the_end() -> 
     assert [sequence.padding for sequence in sequences] == [10, 0, 4]  # the long line is cut there, and has no end
     words.window = 10
     settings = make_settings({"preset": "paper", "model": {"path": "some/model"}})
-    parsed: ParsedEdit = parse_edit(cast(Engine, words), settings, task, "one")
+    parsed = text_change(settings, words, task, ["one"])
     assert [(len(sequence.ids), sequence.padding) for sequence in parsed.sequences] == [(10, 8), (10, 2)]
 
 
@@ -153,8 +146,8 @@ def test_the_bare_passage_is_padded_as_edits_are() -> None:
     lengths = {}
     for preset in ("paper", "clean"):
         settings = make_settings({"preset": preset, "model": {"path": "some/model"}})
-        edit = parse_edit(cast(Engine, words), settings, task, "one")
-        alone = parse_passage(cast(Engine, words), settings, task)
+        edit = text_change(settings, words, task, ["one"])
+        alone = passage_change(settings, words, task)
         assert alone.sequences == edit.sequences[1:]
         lengths[preset] = [len(sequence.ids) for sequence in alone.sequences]
     assert lengths == {"paper": [2048], "clean": [9]}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,28 +13,22 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from selfedit.edits.text import (
-    PAPER_LIMITS,
-    PAPER_RULES,
-    PLAIN_LIMITS,
-    PLAIN_RULES,
-    EditLimits,
-    EditRules,
+from selfedit.edits.parsing.lines import (
+    PLAIN,
     ParsedEdit,
-    answer_prompt,
+    Rules,
     edit_lines,
-    gold_text,
     passage_sequences,
-    prompt_for,
     sequences_for,
 )
+from selfedit.edits.parsing.lines import SEAL as SEAL_RULES
 from selfedit.errors import SettingsError
-from selfedit.templates import TEMPLATES, Templates
+from selfedit.templates import Templates, answer_prompt, built_in_templates, gold_text, prompt_for
 from selfedit.types import Probe, Task
 
 BOS, EOS = 1, 2
 TASK = Task("t", "Super Bowl", ("The {title} was played.", "It ended {line}."), (Probe("Who won?", "Denver"),))
-WORLD = TEMPLATES["world"]
+WORLD = built_in_templates()["world"]
 SEAL = Templates(
     prompts={
         "implications": "List implications.\n\nPassage:\n{title}\n{context}\n\nImplications:\n",
@@ -43,12 +38,13 @@ SEAL = Templates(
     answer="Question: Topic: {title}\n{question}\nAnswer:\n",
     open_book="Passage:\n{title}\n{context}\nQuestion: {question}\nAnswer:\n",
     line="{title}\n{line}",
+    directives="{context}",
 )
 LINE = SEAL.model_copy(update={"line": "{line}"})
 
 
 def encode(text: str) -> list[int]:
-    """One token a byte after BOS. Like real tokenizers it refuses lone surrogates."""
+    """One token per byte after BOS. Like real tokenizers it refuses lone surrogates."""
     return [BOS, *(byte + 3 for byte in text.encode())]
 
 
@@ -56,16 +52,19 @@ def decode(ids: tuple[int, ...]) -> str:
     return bytes(i - 3 for i in ids if i > EOS).decode(errors="replace")
 
 
-def parse(text: str, templates: Templates = LINE, window: int = 64, **options: Any) -> ParsedEdit:
-    return sequences_for(
-        TASK,
-        text,
-        encode_prompt=encode,
-        eos_id=EOS,
-        window=window,
-        templates=templates,
-        **options,
-    )
+@dataclass(frozen=True)
+class Bytes:
+    """A model that reads bytes."""
+
+    window: int = 64
+    eos_id: int = EOS
+    encode_prompt: Callable[[str], list[int]] = encode
+
+
+def parse(
+    text: str, templates: Templates = LINE, window: int = 64, rules: Rules = PLAIN, task: Task = TASK
+) -> ParsedEdit:
+    return sequences_for(task, [text], Bytes(window), templates, rules)
 
 
 # Prompts
@@ -87,12 +86,7 @@ def test_other_braces_of_a_template_are_plain_text() -> None:
 def test_an_empty_title_takes_its_line_with_it() -> None:
     untitled = replace(TASK, title="", context=("x",))
     assert prompt_for(untitled, "implications", SEAL) == "List implications.\n\nPassage:\nx\n\nImplications:\n"
-    assert decode(parse_untitled().sequences[0].ids) == "a fact"
-
-
-def parse_untitled() -> ParsedEdit:
-    task = replace(TASK, title="")
-    return sequences_for(task, "a fact", encode_prompt=encode, eos_id=EOS, window=64, templates=SEAL)
+    assert decode(parse("a fact", SEAL, task=replace(TASK, title="")).sequences[0].ids) == "a fact"
 
 
 def test_probes_are_asked_without_the_passage_unless_open_book() -> None:
@@ -158,7 +152,7 @@ def test_lines_are_what_was_written_without_its_layout(text: str, lines: list[st
     ],
 )
 def test_the_papers_rules_split_as_seal_does(text: str, lines: list[str]) -> None:
-    assert edit_lines(text, PAPER_LIMITS, PAPER_RULES) == lines
+    assert edit_lines(text, SEAL_RULES) == lines
 
 
 ODD_TEXTS = st.one_of(
@@ -198,39 +192,43 @@ ODD_TEXTS = st.one_of(
         max_leaves=8,
     ).map(json.dumps),
 )
-RULES = st.builds(EditRules, st.sampled_from(["plain", "seal"]), st.booleans(), st.booleans(), st.booleans())
-LIMITS = st.builds(EditLimits, st.integers(1, 8), st.integers(2, 80), st.integers(2, 400), st.integers(1, 100))
+RULES = st.builds(
+    Rules,
+    st.sampled_from(["plain", "seal"]),
+    st.integers(1, 8),
+    st.integers(2, 80),
+    st.integers(2, 400),
+    st.integers(1, 100),
+    st.booleans(),
+    st.booleans(),
+)
 
 
 @settings(max_examples=1600, deadline=None)
-@given(ODD_TEXTS, RULES, LIMITS, st.integers(2, 100), st.sampled_from([WORLD, SEAL]), st.booleans())
-@example("\ud800", PLAIN_RULES, PLAIN_LIMITS, 2, WORLD, True)
-def test_any_completion_is_taken_within_the_limits(
-    text: str, rules: EditRules, limits: EditLimits, window: int, templates: Templates, finished: bool
-) -> None:
-    edit = parse(text, templates, window, rules=rules, limits=limits, finished=finished)
-    assert edit.usable == bool(edit.sequences)
-    assert edit.lines == tuple(edit_lines(text, limits, rules))
-    assert len(edit.lines) <= limits.max_lines
-    assert all(0 < len(line) <= limits.max_line_chars for line in edit.lines)
-    assert edit.truncated <= len(edit.lines)
+@given(ODD_TEXTS, RULES, st.integers(2, 100), st.sampled_from([WORLD, SEAL]))
+@example("\ud800", PLAIN, 2, WORLD)
+def test_any_completion_is_taken_within_the_limits(text: str, rules: Rules, window: int, templates: Templates) -> None:
+    edit = parse(text, templates, window, rules)
+    assert bool(edit.reason) != bool(edit.sequences)
+    assert edit.lines == tuple(edit_lines(text, rules))
+    assert len(edit.lines) <= rules.max_lines
+    assert all(0 < len(line) <= rules.max_line_chars for line in edit.lines)
     for sequence in edit.sequences:
         assert 2 <= len(sequence.ids) <= window
         assert sequence.mask == (False,) + (True,) * (len(sequence.ids) - 1)
-    if edit.usable:
+    if not edit.reason:
         own = edit.sequences[: len(edit.lines)] if rules.include_context else edit.sequences
-        assert all(len(sequence.ids) <= limits.max_line_tokens for sequence in own)
-        assert sum(len(sequence.ids) for sequence in own) <= limits.max_tokens
-        assert finished or not rules.require_finished
+        assert all(len(sequence.ids) <= rules.max_line_tokens for sequence in own)
+        assert sum(len(sequence.ids) for sequence in own) <= rules.max_tokens
     if rules.split == "plain":
         assert not any(line != line.strip() or "\n" in line for line in edit.lines)
 
 
-@pytest.mark.parametrize("rules", [PLAIN_RULES, PAPER_RULES])
+@pytest.mark.parametrize("rules", [PLAIN, SEAL_RULES])
 @pytest.mark.parametrize(
     "unit", ["Question ", "-\t", "*", "q ", "Answer 1", "1", " ", "\n", "- \n", "Question 1:\n", "•", "---"]
 )
-def test_a_completion_without_end_takes_no_time(unit: str, rules: EditRules) -> None:
+def test_a_completion_without_end_takes_no_time(unit: str, rules: Rules) -> None:
     began = time.process_time()
     parse(unit * (100_000 // len(unit)), rules=rules)
     parse("Question" + unit * (100_000 // len(unit)) + "x", rules=rules)
@@ -244,30 +242,26 @@ def test_every_line_is_a_sequence_that_ends_with_eos() -> None:
     edit = parse("- one\n- two", SEAL)
     assert [decode(s.ids) for s in edit.sequences] == ["Super Bowl\none", "Super Bowl\ntwo"]
     assert all(s.ids[0] == BOS and s.ids[-1] == EOS for s in edit.sequences)
-    assert edit.n_targets == sum(len(s.ids) - 1 for s in edit.sequences)
-    assert parse("one", SEAL, rules=EditRules(append_eos=False)).sequences[0].ids == tuple(encode("Super Bowl\none"))
 
 
-def test_a_long_line_is_cut_counted_and_not_ended() -> None:
+def test_a_long_line_is_cut_and_not_ended() -> None:
     edit = parse("short\n" + "x" * 100, window=32)
-    assert (edit.truncated, [len(s.ids) for s in edit.sequences]) == (1, [7, 32])
+    assert [len(s.ids) for s in edit.sequences] == [7, 32]
     assert edit.sequences[1].ids == tuple(encode("x" * 31))
-    by_tokens = parse("x" * 100, limits=EditLimits(max_line_tokens=10))
-    assert (by_tokens.truncated, len(by_tokens.sequences[0].ids)) == (1, 10)
-    by_chars = parse("x" * 100, limits=EditLimits(max_line_chars=10))
-    assert (by_chars.truncated, by_chars.sequences[0].ids) == (1, tuple(encode("x" * 10)))
+    assert len(parse("x" * 100, rules=Rules(max_line_tokens=10)).sequences[0].ids) == 10
+    assert parse("x" * 100, rules=Rules(max_line_chars=10)).sequences[0].ids == tuple(encode("x" * 10))
 
 
-def test_lines_beyond_the_limit_are_dropped_and_counted() -> None:
-    edit = parse("\n".join(f"line {n}" for n in range(10)), limits=EditLimits(max_lines=3))
-    assert (edit.lines, edit.dropped) == (("line 0", "line 1", "line 2"), 7)
+def test_lines_beyond_the_limit_are_dropped() -> None:
+    edit = parse("\n".join(f"line {n}" for n in range(10)), rules=Rules(max_lines=3))
+    assert edit.lines == ("line 0", "line 1", "line 2")
 
 
 def test_the_passage_comes_last_in_chunks_that_predict_every_token_once() -> None:
-    edit = parse("one", SEAL, window=20, rules=EditRules(include_context=True))
+    edit = parse("one", SEAL, window=20, rules=Rules(include_context=True))
     whole = [*encode(f"Super Bowl\n{TASK.text}"), EOS]
     chunks = edit.sequences[1:]
-    assert chunks == passage_sequences(TASK, encode_prompt=encode, eos_id=EOS, window=20, templates=SEAL)
+    assert chunks == passage_sequences(TASK, Bytes(20), SEAL)
     assert [token for chunk in chunks for token in chunk.ids[1:]] == whole[1:]
     assert all(before.ids[-1] == after.ids[0] for before, after in pairwise(chunks))
     assert max(len(chunk.ids) for chunk in chunks) == 20
@@ -277,7 +271,7 @@ def test_the_passage_comes_last_in_chunks_that_predict_every_token_once() -> Non
 @given(st.integers(2, 40), st.text(min_size=0, max_size=120))
 def test_chunks_of_any_passage_cover_it_exactly(window: int, text: str) -> None:
     task = replace(TASK, title="", context=(text,))
-    chunks = passage_sequences(task, encode_prompt=encode, eos_id=EOS, window=window, templates=LINE)
+    chunks = passage_sequences(task, Bytes(window), LINE)
     assert [token for chunk in chunks for token in chunk.ids[1:]] == [*encode(text.strip()), EOS][1:]
     assert all(2 <= len(chunk.ids) <= window for chunk in chunks)
 
@@ -288,33 +282,27 @@ def test_chunks_of_any_passage_cover_it_exactly(window: int, text: str) -> None:
         ("", {}, "empty"),
         (" \n\t", {}, "empty"),
         ("---\n***", {}, "no letter or digit"),
-        ("... !?", {"rules": PAPER_RULES}, "no letter or digit"),
+        ("... !?", {"rules": SEAL_RULES}, "no letter or digit"),
         ("- ", {}, "no letter or digit"),
-        ("a fact", {"rules": EditRules(require_finished=True), "finished": False}, "cut off at the token limit"),
-        ("a fact\n" * 20, {"limits": EditLimits(max_tokens=100)}, "160 tokens long, over the limit of 100"),
+        ("a fact\n" * 20, {"rules": Rules(max_tokens=100)}, "160 tokens long, over the limit of 100"),
     ],
 )
 def test_an_unusable_edit_is_invalid_with_its_reason(text: str, options: dict[str, Any], reason: str) -> None:
     edit = parse(text, **options)
-    assert not edit.usable
     assert edit.sequences == ()
     assert reason in edit.reason
 
 
 def test_a_line_of_one_token_teaches_nothing() -> None:
-    edit = sequences_for(TASK, "x", encode_prompt=lambda text: [9], eos_id=None, window=8, templates=LINE)
-    assert (edit.sequences, edit.dropped) == ((), 1)
+    edit = sequences_for(TASK, ["x"], Bytes(encode_prompt=lambda text: [EOS]), LINE)
+    assert edit.sequences == ()
     assert "two tokens" in edit.reason
-
-
-def test_an_unfinished_edit_is_used_unless_the_rules_say_otherwise() -> None:
-    assert parse("a fact", finished=False).usable
 
 
 @pytest.mark.parametrize("name", ["max_lines", "max_line_tokens", "max_tokens", "max_line_chars"])
 def test_limits_that_allow_nothing_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=name):
-        EditLimits(**{name: 0})
+        Rules(**{name: 0})
 
 
 def test_a_window_of_one_token_is_refused() -> None:

@@ -79,7 +79,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class _Engines(dict[str, TorchEngine]):
-    """One engine a family, loaded when first asked for; a test that mounts something must unmount it."""
+    """One engine a family, loaded when first asked for."""
 
     def __init__(self, checkpoints: dict[str, Path]) -> None:
         super().__init__()

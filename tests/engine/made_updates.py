@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from selfedit.engine.lora import LoraAdapter
+from selfedit.engine.adapters.adapter_context import AdapterContext, shared_views
+from selfedit.engine.adapters.lora import LoraAdapter
+from selfedit.engine.torch_engine import TorchEngine
 from selfedit.types import TrainSequence, Update
 
 
@@ -46,3 +48,9 @@ def strong(adapter: LoraAdapter, seed: int = 0, size: float = 0.3) -> LoraAdapte
         path: (a, size * torch.randn(b.shape, generator=generator)) for path, (a, b) in sorted(adapter.tensors.items())
     }
     return replace(adapter, tensors=tensors)
+
+
+def beside(engine: TorchEngine, adapter: LoraAdapter | None) -> AdapterContext:
+    """The engine's own model under an adapter, for forwards of the test's own inside a ``with`` block."""
+    model, body = engine.model, engine.body
+    return AdapterContext(model, shared_views(adapter, model, body.device, body.dtype) if adapter else {}, [])

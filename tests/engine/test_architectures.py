@@ -17,10 +17,10 @@ from made_updates import mixed_updates, prompts, sequence, strong
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
+from benchmarks.peft_reference import distance, peft_fit
 from conftest import FAMILIES, WINDOW, byte_tokenizer, tiny_model
-from selfedit.engine.body import Body
-from selfedit.engine.lora import initial_adapter
-from selfedit.engine.reference import distance, peft_fit
+from selfedit.engine.adapters.lora import initial_adapter
+from selfedit.engine.model.body import Body
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError
 from selfedit.types import Update
@@ -73,29 +73,29 @@ def one_update(draw: st.DrawFn) -> Update:
 def test_a_bank_trains_what_peft_trains_one_by_one(
     updates: list[Update], data: st.DataObject, family: str, engine: TorchEngine, checkpoints: dict[str, Path]
 ) -> None:
-    bank = engine.fit(updates)
+    bank = engine.apply(updates, on=None)
     references = []
     for k, one in enumerate(updates):
-        start = initial_adapter(engine._layout, one.rank, one.alpha, one.seed)
+        start = initial_adapter(engine.layout, one.rank, one.alpha, one.seed)
         reference, losses = peft_fit(checkpoints[family], one, start)
         references.append(reference)
         assert distance(bank.adapter(k), reference, start) <= 1e-5
         assert bank.losses[k] == pytest.approx(losses, rel=1e-5)
     asked = [prompts(k, (3, LONG)) for k in range(len(updates))]
-    theirs = engine.answer(engine.bank(references), asked, max_new_tokens=6)
-    assert engine.answer(bank, asked, max_new_tokens=6) == theirs
+    theirs = engine.answer(asked, on=None, members=engine.bank(references), max_new_tokens=6)
+    assert engine.answer(asked, on=None, members=bank, max_new_tokens=6) == theirs
 
     order = data.draw(st.sampled_from(list(permutations(range(len(updates))))))
-    shuffled = engine.fit([updates[k] for k in order])
+    shuffled = engine.apply([updates[k] for k in order], on=None)
     for i, k in enumerate(order):
         assert distance(shuffled.adapter(i), bank.adapter(k)) <= 1e-5
 
 
 def test_usual_updates_train_what_peft_trains(family: str, engine: TorchEngine, checkpoints: dict[str, Path]) -> None:
     updates = mixed_updates()[:2]
-    bank = engine.fit(updates)
+    bank = engine.apply(updates, on=None)
     for k, one in enumerate(updates):
-        start = initial_adapter(engine._layout, one.rank, one.alpha, one.seed)
+        start = initial_adapter(engine.layout, one.rank, one.alpha, one.seed)
         reference, losses = peft_fit(checkpoints[family], one, start)
         assert distance(bank.adapter(k), reference) <= 1e-4
         assert bank.losses[k] == pytest.approx(losses, rel=1e-5)
@@ -106,7 +106,10 @@ def test_a_nan_neighbour_changes_no_bit_of_the_others(engine: TorchEngine) -> No
     healthy = [
         Update((sequence(rng, LONG), sequence(rng, 4), sequence(rng, 5)), 4, 3, 1e-3, 4, 8.0, seed) for seed in range(3)
     ]
-    well, ill = engine.fit(healthy), engine.fit([healthy[0], replace(healthy[1], lr=1e30), healthy[2]])
+    well, ill = (
+        engine.apply(healthy, on=None),
+        engine.apply([healthy[0], replace(healthy[1], lr=1e30), healthy[2]], on=None),
+    )
     assert list(ill.failed) == [1]
     for k in (0, 2):
         assert torch.equal(ill.flat[k], well.flat[k])
@@ -116,11 +119,11 @@ def test_a_nan_neighbour_changes_no_bit_of_the_others(engine: TorchEngine) -> No
 @contextmanager
 def many_stops(engine: TorchEngine) -> Iterator[None]:
     """Every fifth token ends a text, so that rows leave the batch at many places."""
-    stops, engine._stops = engine._stops, frozenset(STOPS)
+    stops, engine.stops = engine.stops, frozenset(STOPS)
     try:
         yield
     finally:
-        engine._stops = stops
+        engine.stops = stops
 
 
 def written(engine: TorchEngine, model: PreTrainedModel, prompt: list[int]) -> str:
@@ -136,17 +139,17 @@ def written(engine: TorchEngine, model: PreTrainedModel, prompt: list[int]) -> s
 def test_greedy_equals_generate_whatever_the_neighbours(engine: TorchEngine, lengths: tuple[int, ...]) -> None:
     asked = prompts(sum(lengths), lengths)
     with many_stops(engine):
-        (ours,) = engine.answer(None, [asked], max_new_tokens=12)
+        (ours,) = engine.answer([asked], on=None, max_new_tokens=12)
     assert ours == [written(engine, engine.model, prompt) for prompt in asked]
 
 
 def test_members_answer_as_their_exports_do_in_peft(
     family: str, engine: TorchEngine, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    adapters = [strong(initial_adapter(engine._layout, rank, 4.0, rank), seed=rank) for rank in (2, 5)]
+    adapters = [strong(initial_adapter(engine.layout, rank, 4.0, rank), seed=rank) for rank in (2, 5)]
     asked = [prompts(k, (2, LONG, 2 * WINDOW)) for k in range(2)]
     with many_stops(engine):
-        ours = engine.answer(engine.bank(adapters), asked, max_new_tokens=12)
+        ours = engine.answer(asked, on=None, members=engine.bank(adapters), max_new_tokens=12)
     for k, adapter in enumerate(adapters):
         adapter.save(tmp_path / str(k))
         base = AutoModelForCausalLM.from_pretrained(checkpoints[family])
@@ -158,7 +161,7 @@ def test_members_answer_as_their_exports_do_in_peft(
 @few
 def test_scores_are_the_models_own_log_probabilities(engine: TorchEngine, lengths: tuple[int, ...]) -> None:
     pairs = [(p[:1], p[1:]) for p in prompts(sum(lengths), tuple(n + 1 for n in lengths))]
-    (scored,) = engine.score(None, [pairs])
+    (scored,) = engine.score([pairs], on=None)
     for (prompt, completion), one in zip(pairs, scored, strict=True):
         with torch.no_grad():
             logits = engine.model(input_ids=torch.tensor([prompt + completion])).logits[0, :-1]
@@ -171,10 +174,10 @@ def test_the_fused_attention_computes_the_same(family: str, engine: TorchEngine,
     assert model.config._attn_implementation == ("eager" if family == "gemma2" else "sdpa")
     fused = TorchEngine(model, byte_tokenizer())
     asked = prompts(3, (LONG, 4, 1, 2 * WINDOW))
-    assert fused.answer(None, [asked], max_new_tokens=12) == engine.answer(None, [asked], max_new_tokens=12)
+    assert fused.answer([asked], on=None, max_new_tokens=12) == engine.answer([asked], on=None, max_new_tokens=12)
     rng = random.Random(4)
     texts = [sequence(rng, length) for length in (LONG, 5, 2 * WINDOW, 8)]
-    assert fused.sequence_loss(texts) == pytest.approx(engine.sequence_loss(texts), rel=1e-5)
+    assert fused.sequence_loss(texts, on=None) == pytest.approx(engine.sequence_loss(texts, on=None), rel=1e-5)
 
 
 ONE_ROPE = {kind: {"rope_type": "default", "rope_theta": 10.0} for kind in ("sliding_attention", "full_attention")}

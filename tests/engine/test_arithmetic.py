@@ -1,4 +1,4 @@
-"""Several adapters as one: sums against PEFT's weights, TIES against its recipe entry by entry, orthogonal inputs."""
+"""Several adapters as one: sums against PEFT's weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from conftest import SOME
-from selfedit.engine.arithmetic import apart, combined
-from selfedit.engine.lora import LoraAdapter, initial_adapter
+from selfedit.engine.adapters.arithmetic import combined
+from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError, SettingsError
 
@@ -52,11 +52,11 @@ def test_a_sum_changes_what_its_parts_change_and_never_needs_more_than_a_full_ma
 
 
 @pytest.mark.parametrize("family", SOME)
-def test_a_mounted_sum_answers_as_peft_does_with_both_adapters(
+def test_a_sum_answers_as_peft_does_with_both_adapters(
     family: str, engines: dict[str, TorchEngine], checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     engine, asked = engines[family], prompts(3, (5, 20))
-    two = [strong(initial_adapter(engine._layout, rank, 6.0, rank)) for rank in (2, 3)]
+    two = [strong(initial_adapter(engine.layout, rank, 6.0, rank)) for rank in (2, 3)]
     total = engine.combine(two, [1.0, 0.5])
     theirs = AutoModelForCausalLM.from_pretrained(checkpoints[family])
     for i, adapter in enumerate(two):
@@ -74,35 +74,8 @@ def test_a_mounted_sum_answers_as_peft_does_with_both_adapters(
         ids = torch.tensor([prompt])
         with torch.no_grad():
             torch.testing.assert_close(ours(input_ids=ids).logits, theirs(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
-    engine.mount(total)
-    mounted = engine.answer(None, [asked], max_new_tokens=6)
-    engine.mount(None)
-    assert mounted == engine.answer(engine.bank([total]), [asked], max_new_tokens=6)
-
-
-def test_ties_keeps_the_largest_entries_and_the_sign_that_weighs_more():
-    def adapter(*rows: list[float]) -> LoraAdapter:
-        delta = torch.tensor(rows)
-        return LoraAdapter({"x": (torch.eye(delta.shape[1]), delta)}, delta.shape[1], float(delta.shape[1]), ("x",))
-
-    one = adapter([4.0, -3.0, 0.1], [0.0, 2.0, 0.2])
-    two = adapter([2.0, 5.0, -0.1], [0.1, -1.0, 3.0])
-    # Kept, half of each: 4 -3 / 2; and 2 5 / 3. Elected: + + / + +; of 4 and 2 the mean, the rest is said by one alone.
-    torch.testing.assert_close(
-        changes(combined([one, two], [1.0, 1.0], keep=0.5))["x"],
-        torch.tensor([[3.0, 5.0, 0.0], [0.0, 2.0, 3.0]]),
-    )
-
-
-def test_an_adapter_apart_does_not_see_what_the_others_read():
-    others = [made(1, 2, 2.0), made(2, 2, 2.0)]
-    kept = apart(made(3, 2, 2.0), others)
-    read = torch.cat([other.tensors["x"][0] for other in others])
-    assert float((kept.tensors["x"][0] @ read.T).abs().max()) < 1e-5
-    assert float(kept.tensors["x"][0].norm()) > 0.1
-    assert all(torch.equal(a, b) for a, b in zip(kept.tensors["x"][1], made(3, 2, 2.0).tensors["x"][1], strict=True))
-    # Nothing is left where the others read everything.
-    assert float(apart(made(4, 2, 2.0), [made(5, 6, 2.0)]).tensors["x"][0].abs().max()) < 1e-5
+    underneath = engine.answer([asked], on=total, max_new_tokens=6)
+    assert underneath == engine.answer([asked], on=None, members=engine.bank([total]), max_new_tokens=6)
 
 
 def test_what_cannot_be_combined_is_refused():
@@ -110,7 +83,5 @@ def test_what_cannot_be_combined_is_refused():
         combined([], [])
     with pytest.raises(SettingsError, match="1 adapters with 2 weights"):
         combined([made(0, 2, 2.0)], [1.0, 1.0])
-    with pytest.raises(SettingsError, match="keep is 0"):
-        combined([made(0, 2, 2.0)], [1.0], keep=0)
     with pytest.raises(ModelError, match="different widths"):
         combined([made(0, 2, 2.0), made(0, 2, 2.0, d_in=7)], [1.0, 1.0])

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from selfedit.engine.attention import attend
+from selfedit.engine.model.attention import attend
 
 
 class Attention(torch.nn.Module):

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_updates import mixed_updates, sequence
 
-from selfedit.engine.blocks import Blocks
-from selfedit.engine.packing import lay_flat, pack
-from selfedit.engine.reference import distance
+from benchmarks.peft_reference import distance
+from selfedit.engine.model.blocks import Blocks
+from selfedit.engine.model.packing import lay_flat, pack
 from selfedit.engine.torch_engine import TorchEngine
 
 CPU = torch.device("cpu")
@@ -37,8 +37,8 @@ def test_a_window_hides_what_lies_before_it() -> None:
 
 
 def test_a_flat_batch_gives_what_shared_rows_give(family: str, engines: dict[str, TorchEngine]) -> None:
-    body, rng = engines[family]._body, random.Random(0)
-    assert body._flat
+    body, rng = engines[family].body, random.Random(0)
+    assert body.flat
     groups = [[sequence(rng, n) for n in row] for row in ((4, 50, 3), (12, 2), (5, 5, 5, 5))]
     flat, rows = lay_flat(groups, CPU), pack(groups, body.half_cost, CPU)
     assert flat.ids.shape == (1, 91)
@@ -53,14 +53,13 @@ def test_members_train_the_same_in_shared_rows(
 ) -> None:
     """In bf16 and on GPUs batches are not flat; those that are checked against PEFT, in fp32 on CPUs, are."""
     engine, updates = engines[family], mixed_updates()
-    flat = engine.fit(updates)
-    for body in (engine._body, *engine._bodies):
-        monkeypatch.setattr(body, "_flat", False)
-    rows = engine.fit(updates)
+    flat = engine.apply(updates, on=None)
+    monkeypatch.setattr(engine.body, "flat", False)
+    rows = engine.apply(updates, on=None)
     assert not torch.equal(flat.flat, rows.flat)  # it was another way
     for k in range(len(updates)):
         assert distance(flat.adapter(k), rows.adapter(k)) <= 1e-4
 
 
 def test_most_architectures_take_flat_batches(engines: dict[str, TorchEngine]) -> None:
-    assert {name for name, engine in engines.items() if not engine._body._flat} <= {"gemma2"}  # soft-capping
+    assert {name for name, engine in engines.items() if not engine.body.flat} <= {"gemma2"}  # soft-capping

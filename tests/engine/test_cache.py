@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from selfedit.engine.cache import RoomyLayer, make_cache
+from selfedit.engine.inference.cache import RoomyLayer, make_cache
 from selfedit.evaluation.machine import EMBEDDED
 
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_updates import prompts, strong, update
 
-from selfedit.engine.decode import Row, sampler
-from selfedit.engine.lora import Bank, LoraAdapter, initial_adapter
+from selfedit.config import AtOnce
+from selfedit.engine.adapters.lora import Bank, LoraAdapter, initial_adapter
+from selfedit.engine.inference.decode import Row, sampler
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError, SettingsError
 
@@ -33,13 +34,13 @@ def generated(engine: TorchEngine, prompt: Sequence[int], max_new_tokens: int = 
 
 def strong_bank(engine: TorchEngine, n: int) -> Bank:
     ranks = [1 + 3 * k for k in range(n)]
-    return engine.bank([strong(initial_adapter(engine._layout, r, 4.0, k), seed=k) for k, r in enumerate(ranks)])
+    return engine.bank([strong(initial_adapter(engine.layout, r, 4.0, k), seed=k) for k, r in enumerate(ranks)])
 
 
 def test_greedy_equals_generate(family: str, engines: dict[str, TorchEngine]) -> None:
     engine = engines[family]
     asked = prompts(1, LENGTHS)
-    (ours,) = engine.answer(None, [asked], max_new_tokens=12)
+    (ours,) = engine.answer([asked], on=None, max_new_tokens=12)
     assert ours == [engine.decode(generated(engine, prompt)) for prompt in asked]
 
 
@@ -52,7 +53,7 @@ def test_each_member_answers_as_peft_with_its_adapter_alone(
     engine = engines[family]
     bank = strong_bank(engine, 3)
     asked = [prompts(1, LENGTHS), [], prompts(2, (8, 2))]
-    ours = engine.answer(bank, asked, max_new_tokens=12)
+    ours = engine.answer(asked, on=None, members=bank, max_new_tokens=12)
     assert len({tuple(row) for row in ours}) == 3
     assert ours[1] == []
     for k in (0, 2):
@@ -65,10 +66,12 @@ def test_each_member_answers_as_peft_with_its_adapter_alone(
 
 
 def test_answers_do_not_depend_on_rows_at_once(checkpoints: dict[str, Path], llama: TorchEngine) -> None:
-    narrow = TorchEngine.load(str(checkpoints["llama"]), device="cpu", rows_at_once=3)
+    narrow = TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(rows=3))
     asked = [prompts(k, LENGTHS[: k + 1]) for k in range(4)]
     bank = strong_bank(llama, 4)
-    assert narrow.answer(bank, asked, max_new_tokens=7) == llama.answer(bank, asked, max_new_tokens=7)
+    assert narrow.answer(asked, on=None, members=bank, max_new_tokens=7) == llama.answer(
+        asked, on=None, members=bank, max_new_tokens=7
+    )
 
 
 def test_a_text_ends_at_eos_while_its_neighbours_go_on(llama: TorchEngine) -> None:
@@ -76,13 +79,17 @@ def test_a_text_ends_at_eos_while_its_neighbours_go_on(llama: TorchEngine) -> No
     whole = [generated(llama, prompt) for prompt in asked]
     bank = strong_bank(llama, 3)
     ends = set(range(0, 260, 5))  # every fifth token: texts end at many places, and rows are dropped many times
-    stops, llama._stops = llama._stops, frozenset(ends)
+    stops, llama.stops = llama.stops, frozenset(ends)
     try:
-        (ours,) = llama.answer(None, [asked], max_new_tokens=12)
-        together = llama.answer(bank, [asked] * 3, max_new_tokens=12)
-        alone = [llama.answer(llama.bank([bank.adapter(k)]), [[p]], max_new_tokens=12) for k in range(3) for p in asked]
+        (ours,) = llama.answer([asked], on=None, max_new_tokens=12)
+        together = llama.answer([asked] * 3, on=None, members=bank, max_new_tokens=12)
+        alone = [
+            llama.answer([[p]], on=None, members=llama.bank([bank.adapter(k)]), max_new_tokens=12)
+            for k in range(3)
+            for p in asked
+        ]
     finally:
-        llama._stops = stops
+        llama.stops = stops
     cut = [next((tokens[:i] for i, t in enumerate(tokens) if t in ends), tokens) for tokens in whole]
     assert ours == [llama.decode(tokens) for tokens in cut]
     assert len({len(text) for row in together for text in row}) > 2
@@ -93,9 +100,9 @@ def test_sampling_does_not_depend_on_batch_neighbours(family: str, engines: dict
     engine = engines[family]
     asked, seeds = [p for p in prompts(3, LENGTHS) for _ in range(2)], list(range(10))
     how = {"max_new_tokens": 10, "temperature": 1.1, "top_p": 0.9}
-    together = engine.sample(asked, seeds, **how)
-    alone = [engine.sample([p], [s], **how)[0] for p, s in zip(asked, seeds, strict=True)]
-    shuffled = engine.sample(asked[::-1], seeds[::-1], **how)[::-1]
+    together = engine.sample(asked, seeds, on=None, **how)
+    alone = [engine.sample([p], [s], on=None, **how)[0] for p, s in zip(asked, seeds, strict=True)]
+    shuffled = engine.sample(asked[::-1], seeds[::-1], on=None, **how)[::-1]
     for one, other, third in zip(together, alone, shuffled, strict=True):
         assert one.token_ids == other.token_ids == third.token_ids
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
@@ -103,8 +110,8 @@ def test_sampling_does_not_depend_on_batch_neighbours(family: str, engines: dict
 
 
 def test_a_sample_records_what_it_was_drawn_from(llama: TorchEngine) -> None:
-    (one,) = llama.sample(prompts(5, (6,)), [7], max_new_tokens=8, temperature=1.0, top_p=1.0)
-    ((scored,),) = llama.score(None, [[(one.prompt_ids, one.token_ids)]])
+    (one,) = llama.sample(prompts(5, (6,)), [7], on=None, max_new_tokens=8, temperature=1.0, top_p=1.0)
+    ((scored,),) = llama.score([[(one.prompt_ids, one.token_ids)]], on=None)
     assert one.logprobs == pytest.approx(scored.logprobs, abs=1e-4)
     ended = one.token_ids[-1] == llama.eos_id
     assert one.finished == ended
@@ -231,7 +238,7 @@ def test_logits_that_are_no_numbers_give_a_token_and_a_log_probability_that_says
 
 def test_a_text_stops_at_the_end_of_the_window(llama: TorchEngine) -> None:
     asked = prompts(6, (90, 4))
-    long, short = llama.sample(asked, [1, 2], max_new_tokens=20, temperature=1.0, top_p=1.0)
+    long, short = llama.sample(asked, [1, 2], on=None, max_new_tokens=20, temperature=1.0, top_p=1.0)
     assert len(long.token_ids) == 6 or long.finished
     assert len(short.token_ids) == 20 or short.finished
 
@@ -240,40 +247,39 @@ def test_what_cannot_be_decoded_is_refused(llama: TorchEngine) -> None:
     how = {"max_new_tokens": 4, "temperature": 1.0, "top_p": 1.0}
     for prompt in ([], [5] * 96, [260]):
         with pytest.raises(ModelError):
-            llama.sample([prompt], [0], **how)
+            llama.sample([prompt], [0], on=None, **how)
     for change in ({"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_new_tokens": 0}):
         with pytest.raises(SettingsError):
-            llama.sample([[5]], [0], **{**how, **change})
+            llama.sample([[5]], [0], on=None, **{**how, **change})
     with pytest.raises(SettingsError):
-        llama.answer(strong_bank(llama, 2), [[[5]]], max_new_tokens=3)
+        llama.answer([[[5]]], on=None, members=strong_bank(llama, 2), max_new_tokens=3)
 
 
-def test_a_mounted_policy_writes_and_is_gone_when_unmounted(llama: TorchEngine) -> None:
+def test_a_call_runs_under_the_adapter_that_it_names_and_leaves_the_base_bare(llama: TorchEngine) -> None:
     asked = [prompts(8, LENGTHS)]
-    bare = llama.answer(None, asked, max_new_tokens=9)
-    policy = strong(initial_adapter(llama._layout, 4, 8.0, 0))
-    llama.mount(policy)
-    mounted = llama.answer(None, asked, max_new_tokens=9)
-    llama.mount(None)
-    assert mounted != bare
-    assert llama.answer(None, asked, max_new_tokens=9) == bare
-    assert llama.answer(llama.bank([policy]), asked, max_new_tokens=9) == mounted
+    bare = llama.answer(asked, on=None, max_new_tokens=9)
+    policy = strong(initial_adapter(llama.layout, 4, 8.0, 0))
+    adapted = llama.answer(asked, on=policy, max_new_tokens=9)
+    assert adapted != bare
+    assert llama.answer(asked, on=None, max_new_tokens=9) == bare
+    assert llama.answer(asked, on=None, members=llama.bank([policy]), max_new_tokens=9) == adapted
 
 
-def test_mounting_another_bases_adapter_is_refused_and_changes_nothing(llama: TorchEngine) -> None:
-    policy = strong(initial_adapter(llama._layout, 4, 8.0, 0))
+def test_another_bases_adapter_is_refused(llama: TorchEngine) -> None:
+    policy = strong(initial_adapter(llama.layout, 4, 8.0, 0))
     path, (a, b) = next(iter(policy.tensors.items()))
     wrong: list[LoraAdapter] = [replace(policy, tensors={path: (a[:, 1:], b)}), replace(policy, tensors={"no": (a, b)})]
     for adapter in wrong:
         with pytest.raises(ModelError):
-            llama.mount(adapter)
+            llama.answer([prompts(8, LENGTHS)], on=adapter, max_new_tokens=9)
         with pytest.raises(ModelError):
             llama.bank([adapter])
-    assert llama.mounted is None
 
 
 def test_an_updates_start_answers_like_the_base(llama: TorchEngine) -> None:
     one = update(1)
-    bank = llama.bank([initial_adapter(llama._layout, one.rank, one.alpha, one.seed)])
+    bank = llama.bank([initial_adapter(llama.layout, one.rank, one.alpha, one.seed)])
     asked = [prompts(9, LENGTHS)]
-    assert llama.answer(bank, asked, max_new_tokens=8) == llama.answer(None, asked, max_new_tokens=8)
+    assert llama.answer(asked, on=None, members=bank, max_new_tokens=8) == llama.answer(
+        asked, on=None, max_new_tokens=8
+    )

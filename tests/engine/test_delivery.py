@@ -12,8 +12,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from selfedit.engine.beside import Beside
-from selfedit.engine.lora import initial_adapter
+from selfedit.config import AtOnce
+from selfedit.engine.adapters.adapter_context import AdapterContext
+from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.types import TrainSequence
 
@@ -33,7 +34,7 @@ def test_the_shift_is_the_exports_largest_change_in_peft(
     family: str, engines: dict[str, TorchEngine], checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     engine, updates = engines[family], mixed_updates()
-    bank = engine.fit(updates)
+    bank = engine.apply(updates, on=None)
     for k, one in enumerate(updates):
         shortest = min(one.sequences, key=lambda s: len(s.ids))
         bank.adapter(k).save(tmp_path / str(k))
@@ -45,52 +46,50 @@ def test_the_shift_is_the_exports_largest_change_in_peft(
 
 
 def test_an_adapter_too_small_to_change_a_number_has_no_shift(llama: TorchEngine) -> None:
-    bank = llama.fit([update(1), update(2, lr=NOTHING), update(3)])
+    bank = llama.apply([update(1), update(2, lr=NOTHING), update(3)], on=None)
     assert bank.flat[1].any()
     assert bank.shift[1] == 0.0
     assert min(bank.shift[0], bank.shift[2]) > 1e-3
 
 
 def test_members_that_are_not_bound_have_no_shift(llama: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    bind = Beside.bind
+    bind = AdapterContext.bind
 
-    def only_in_training(self: Beside, views: object, scale: Tensor, grads: Mapping[str, object] | None = None) -> None:
+    def only_in_training(
+        self: AdapterContext, views: object, scale: Tensor, grads: Mapping[str, object] | None = None
+    ) -> None:
         if grads is not None:
             bind(self, views, scale, grads)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Beside, "bind", only_in_training)
-    assert llama.fit(mixed_updates()).shift == [0.0] * 4
+    monkeypatch.setattr(AdapterContext, "bind", only_in_training)
+    assert llama.apply(mixed_updates(), on=None).shift == [0.0] * 4
 
 
 def test_a_failed_member_has_no_shift(llama: TorchEngine) -> None:
-    bank = llama.fit([update(1), update(2, lr=1e30)])
+    bank = llama.apply([update(1), update(2, lr=1e30)], on=None)
     assert list(bank.failed) == [1]
     assert bank.shift[0] > 1e-3
     assert bank.shift[1] == 0.0
 
 
-def test_the_mounted_policy_is_underneath_with_and_without_the_member(llama: TorchEngine) -> None:
-    policy = strong(initial_adapter(llama._layout, 4, 6.0, 1))
+def test_the_policy_is_underneath_with_and_without_the_member(llama: TorchEngine) -> None:
+    policy = strong(initial_adapter(llama.layout, 4, 6.0, 1))
     one = update(1)
     shortest = min(one.sequences, key=lambda s: len(s.ids))
-    llama.mount(policy)
-    try:
-        bank = llama.fit([one, update(2, lr=NOTHING)])
-        pair = (shortest.ids[:1], shortest.ids[1:])
-        ((after,), _), ((before,),) = llama.score(bank, [[pair], []]), llama.score(None, [[pair]])
-    finally:
-        llama.mount(None)
+    bank = llama.apply([one, update(2, lr=NOTHING)], on=policy)
+    pair = (shortest.ids[:1], shortest.ids[1:])
+    ((after,), _), ((before,),) = llama.score([[pair], []], on=policy, members=bank), llama.score([[pair]], on=policy)
     change = (torch.tensor(after.logprobs) - torch.tensor(before.logprobs))[torch.tensor(shortest.mask[1:])].abs().max()
     assert bank.shift[0] == pytest.approx(float(change), rel=1e-3)
     assert bank.shift[1] == 0.0
 
 
 def test_members_in_several_cohorts_get_each_their_own_shift(checkpoints: dict[str, Path], llama: TorchEngine) -> None:
-    small = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=2)
+    small = TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=2))
     updates = [*mixed_updates(), update(9, steps=2)]
     torch.set_num_threads(2)
     try:
-        shifts = small.fit(updates).shift
+        shifts = small.apply(updates, on=None).shift
     finally:
         torch.set_num_threads(1)
-    assert shifts == pytest.approx(llama.fit(updates).shift, rel=1e-2)
+    assert shifts == pytest.approx(llama.apply(updates, on=None).shift, rel=1e-2)

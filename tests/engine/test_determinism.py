@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from selfedit.engine.determinism import deterministic
+from selfedit.engine.planning.determinism import deterministic
 from selfedit.errors import RunError, SettingsError
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from made_updates import strong, update
 
+from benchmarks.peft_reference import distance, peft_fit
 from conftest import FAMILIES
-from selfedit.engine.lora import LoraAdapter, initial_adapter
-from selfedit.engine.reference import distance, peft_fit
+from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.types import Update
 
@@ -25,7 +25,7 @@ def distilled(one: Update, every: int, weight: float) -> Update:
 
 
 def start_of(engine: TorchEngine, one: Update) -> LoraAdapter:
-    return initial_adapter(engine._layout, one.rank, one.alpha, one.seed)
+    return initial_adapter(engine.layout, one.rank, one.alpha, one.seed)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -37,7 +37,7 @@ def test_a_mixture_trains_as_with_peft(
     plain = update(1, steps=3, batch_size=3)
     start = strong(start_of(engine, plain), size=0.05)
     ones = [distilled(plain, 2, 2.5), plain]
-    bank = engine.fit(ones, init=start)
+    bank = engine.apply(ones, on=None, init=start)
     for k, one in enumerate(ones):
         expected, losses = peft_fit(checkpoints[family], one, start)
         assert distance(bank.adapter(k), expected, start) <= 1e-4
@@ -46,21 +46,17 @@ def test_a_mixture_trains_as_with_peft(
 
 
 def test_the_base_has_nothing_to_learn_from_itself(llama: TorchEngine) -> None:
-    bank = llama.fit([distilled(update(1), 1, 1.0)])
+    bank = llama.apply([distilled(update(1), 1, 1.0)], on=None)
     assert bank.losses[0][0] == pytest.approx(0.0, abs=1e-6)
     assert max(bank.losses[0]) < 1e-3  # AdamW makes whole steps of what rounding leaves
 
 
-def test_the_reference_is_the_bare_base_and_not_what_is_mounted(llama: TorchEngine) -> None:
+def test_the_reference_is_the_bare_base_and_not_the_policy_underneath(llama: TorchEngine) -> None:
     one = distilled(update(4, steps=1, batch_size=50), 1, 1.0)
     policy = strong(start_of(llama, one), size=0.05)
-    llama.mount(policy)
-    try:
-        beside = llama.fit([one]).losses[0]
-    finally:
-        llama.mount(None)
-    assert beside == pytest.approx(llama.fit([one], init=policy).losses[0], rel=1e-4)
-    assert beside[0] > 1e-3
+    on_top = llama.apply([one], on=policy).losses[0]
+    assert on_top == pytest.approx(llama.apply([one], on=None, init=policy).losses[0], rel=1e-4)
+    assert on_top[0] > 1e-3
 
 
 def test_layers_below_the_adapters_are_in_the_reference_too(checkpoints: dict[str, Path]) -> None:
@@ -69,7 +65,7 @@ def test_layers_below_the_adapters_are_in_the_reference_too(checkpoints: dict[st
     one = replace(one, sequences=one.sequences * 2)  # the same ones again, as replay has them
     start = start_of(upper, one)
     expected, losses = peft_fit(checkpoints["qwen2"], one, start, start.target_modules)
-    bank = upper.fit([one])
+    bank = upper.apply([one], on=None)
     assert distance(bank.adapter(0), expected) <= 1e-4
     assert bank.losses[0] == pytest.approx(losses, rel=1e-4, abs=1e-6)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_updates import mixed_updates, prompts, strong, update
 
-from selfedit.engine import body
-from selfedit.engine.body import Body
-from selfedit.engine.cohort import Member, lr_at, minibatches
-from selfedit.engine.fit import cohorts
-from selfedit.engine.lora import LoraAdapter, initial_adapter
-from selfedit.engine.reference import distance, peft_fit
+from benchmarks.peft_reference import distance, peft_fit
+from selfedit.config import AtOnce
+from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
+from selfedit.engine.model import body
+from selfedit.engine.model.body import Body
 from selfedit.engine.torch_engine import TorchEngine
-from selfedit.errors import UpdateError
+from selfedit.engine.training.cohort import Member, lr_at, minibatches
+from selfedit.engine.training.fit import cohorts
+from selfedit.errors import ModelError, UpdateError
 from selfedit.types import TrainSequence, Update
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 
 
 def start_of(engine: TorchEngine, one: Update) -> LoraAdapter:
-    return initial_adapter(engine._layout, one.rank, one.alpha, one.seed)
+    return initial_adapter(engine.layout, one.rank, one.alpha, one.seed)
 
 
 def same_bits(ours: LoraAdapter, theirs: LoraAdapter) -> bool:
@@ -36,7 +38,7 @@ def test_k_members_at_once_get_what_peft_gives_each_alone(
     family: str, engines: dict[str, TorchEngine], checkpoints: dict[str, Path]
 ) -> None:
     engine, updates = engines[family], mixed_updates()
-    bank = engine.fit(updates)
+    bank = engine.apply(updates, on=None)
     assert not bank.failed
     references = []
     for k, one in enumerate(updates):
@@ -46,51 +48,85 @@ def test_k_members_at_once_get_what_peft_gives_each_alone(
         assert bank.losses[k] == pytest.approx(losses, rel=1e-5)
         assert bank.trained_tokens[k] == sum(len(one.sequences[i].ids) for b in minibatches(one) for i in b)
     asked = [prompts(k, (3, 9)) for k in range(len(updates))]
-    theirs = engine.answer(engine.bank(references), asked, max_new_tokens=8)
-    assert engine.answer(bank, asked, max_new_tokens=8) == theirs
+    theirs = engine.answer(asked, on=None, members=engine.bank(references), max_new_tokens=8)
+    assert engine.answer(asked, on=None, members=bank, max_new_tokens=8) == theirs
 
 
 def test_training_lowers_the_loss_and_changes_the_answers(llama: TorchEngine) -> None:
     one = update(1, steps=40, lr=2e-2, batch_size=6)
-    bank = llama.fit([one])
+    bank = llama.apply([one], on=None)
     assert bank.losses[0][-1] < 0.5 * bank.losses[0][0]
     asked = [prompts(3, (4, 6, 8))]
-    assert llama.answer(bank, asked, max_new_tokens=8) != llama.answer(None, asked, max_new_tokens=8)
+    assert llama.answer(asked, on=None, members=bank, max_new_tokens=8) != llama.answer(
+        asked, on=None, max_new_tokens=8
+    )
 
 
 def test_only_the_asked_targets_are_trained(checkpoints: dict[str, Path]) -> None:
     engine = TorchEngine.load(str(checkpoints["qwen2"]), device="cpu", targets="paper")
     one = update(2)
-    ours = engine.fit([one]).adapter(0)
+    ours = engine.apply([one], on=None).adapter(0)
     assert {path.rpartition(".")[2] for path in ours.tensors} == {"q_proj", "v_proj"}
     reference, _ = peft_fit(checkpoints["qwen2"], one, start_of(engine, one), targets=["q_proj", "v_proj"])
     assert distance(ours, reference) <= 1e-4
 
 
-def test_one_fit_may_adapt_other_modules_than_the_engine(checkpoints: dict[str, Path]) -> None:
+def test_an_update_may_adapt_other_modules_than_the_engine(checkpoints: dict[str, Path]) -> None:
     engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", targets="gate_proj,up_proj,down_proj")
-    policy = engine.fit([update(3)], targets="all-linear").adapter(0)
+    policy = engine.apply([update(3, targets="all-linear")], on=None).adapter(0)
     assert {path.rpartition(".")[2] for path in policy.tensors} >= {"q_proj", "o_proj", "up_proj"}
-    engine.mount(policy)
-    member = engine.fit([update(4)]).adapter(0)
+    member = engine.apply([update(4)], on=policy).adapter(0)
     assert {path.rpartition(".")[2] for path in member.tensors} == {"gate_proj", "up_proj", "down_proj"}
-    engine.mount(None)
-    further = engine.fit([update(5)], init=policy, targets="all-linear").adapter(0)
+    further = engine.apply([update(5, targets="all-linear")], on=None, init=policy).adapter(0)
     assert further.tensors.keys() == policy.tensors.keys()
+    assert str(engine.check(update(1, targets="no_such"))).startswith("targets: ")
+    with pytest.raises(UpdateError, match="all-linear"):
+        engine.apply([update(5), update(5, targets="all-linear")], on=None)
+
+
+def test_ready_adapters_become_members_as_they_are(llama: TorchEngine) -> None:
+    updates = [update(1), update(2, rank=3)]
+    policy, ready = strong(start_of(llama, update(8)), size=0.05), strong(start_of(llama, update(9, rank=5)))
+    alone = llama.apply(updates, on=policy)
+    bank = llama.apply([updates[0], ready, updates[1]], on=policy)
+    assert [bank.adapter(k).sha256 for k in range(3)] == [
+        alone.adapter(0).sha256,
+        ready.sha256,
+        alone.adapter(1).sha256,
+    ]
+    assert bank.trained_tokens == [alone.trained_tokens[0], 0, alone.trained_tokens[1]]
+    assert bank.losses == [alone.losses[0], [], alone.losses[1]]
+    assert (bank.shift[0], bank.shift[2]) == (alone.shift[0], alone.shift[1])
+    assert math.isnan(bank.shift[1])
+    only = llama.apply([ready], on=policy)
+    assert (only.adapter(0).sha256, only.losses, only.trained_tokens) == (ready.sha256, [[]], [0])
+    assert math.isnan(only.shift[0])
+    sick = llama.apply([ready, update(1, lr=1e30)], on=None)
+    assert list(sick.failed) == [1]
+
+
+def test_a_ready_adapter_that_does_not_fit_is_refused_before_anything_trains(llama: TorchEngine) -> None:
+    path, (a, b) = next(iter(start_of(llama, update(1)).tensors.items()))
+    strange = replace(start_of(llama, update(1)), tensors={path: (a[:, 1:], b)})
+    with pytest.raises(ModelError):
+        llama.apply([update(2), strange], on=None, on_step=lambda done, total: pytest.fail("it trained"))
 
 
 def test_order_of_members_does_not_matter(llama: TorchEngine) -> None:
     updates = mixed_updates()
-    forward, backward = llama.fit(updates), llama.fit(updates[::-1])
+    forward, backward = llama.apply(updates, on=None), llama.apply(updates[::-1], on=None)
     for k in range(len(updates)):
         assert distance(forward.adapter(k), backward.adapter(len(updates) - 1 - k)) <= 1e-4
 
 
 def test_more_members_than_fit_at_once_train_in_cohorts(llama: TorchEngine, checkpoints: dict[str, Path]) -> None:
-    small = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=2)
+    small = TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=2))
     updates = [*mixed_updates(), update(9, steps=2)]
     seen: list[tuple[int, int]] = []
-    whole, parts = llama.fit(updates), small.fit(updates, on_step=lambda done, total: seen.append((done, total)))
+    whole, parts = (
+        llama.apply(updates, on=None),
+        small.apply(updates, on=None, on_step=lambda done, total: seen.append((done, total))),
+    )
     for k in range(len(updates)):
         assert distance(parts.adapter(k), whole.adapter(k)) <= 1e-4
     total = sum(one.steps for one in updates)
@@ -101,14 +137,14 @@ def test_more_members_than_fit_at_once_train_in_cohorts(llama: TorchEngine, chec
 def test_short_members_follow_each_other_in_a_slot_and_get_what_they_get_alone(
     llama: TorchEngine, checkpoints: dict[str, Path]
 ) -> None:
-    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=3)
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=3))
     steps = [12, 3, 4, 11, 5, 2, 1, 6]
     updates = [update(k, steps=n, rank=1 + k % 3, lr=5e-4 + 1e-4 * k) for k, n in enumerate(steps)]
     (first, *_) = cohorts([Member(k, u, u.steps) for k, u in enumerate(updates)], 3)
     assert [[m.number for m in chain] for chain in first] == [[0], [3, 6], [7, 4]]  # refilled, the longest first
-    bank = engine.fit(updates)
+    bank = engine.apply(updates, on=None)
     for k, one in enumerate(updates):
-        alone = llama.fit([one])
+        alone = llama.apply([one], on=None)
         assert distance(bank.adapter(k), alone.adapter(0)) <= 1e-4
         assert bank.losses[k] == pytest.approx(alone.losses[0], rel=1e-4)
 
@@ -127,10 +163,10 @@ def test_every_member_has_one_place_in_one_cohort(steps: list[int], slots: int) 
 
 def test_members_that_pause_or_are_dropped_change_nothing_for_those_that_go_on(llama: TorchEngine) -> None:
     updates = mixed_updates()
-    whole, training = llama.fit(updates), llama.training(updates)
+    whole, training = llama.apply(updates, on=None), llama.training(updates, on=None)
     early = training.run(until=3).adapter(1)
     assert [len(losses) for losses in training.bank.losses] == [3, 3, 3, 3]
-    assert distance(early, llama.fit([updates[1]]).adapter(0)) > 0.1
+    assert distance(early, llama.apply([updates[1]], on=None).adapter(0)) > 0.1
     training.run(until=5, members=[1, 3])
     bank = training.run(members=[1, 2])
     assert [len(losses) for losses in bank.losses] == [3, 9, 4, 5]
@@ -143,11 +179,11 @@ def test_a_large_vocabulary_goes_through_the_head_in_parts(
     family: str, engines: dict[str, TorchEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, sizes = engines[family], []
-    whole = engine.fit(mixed_updates())
+    whole = engine.apply(mixed_updates(), on=None)
     monkeypatch.setattr(body, "LOGITS_AT_ONCE", 7 * 260)
     logits = Body.logits
     monkeypatch.setattr(Body, "logits", lambda self, hidden: sizes.append(len(hidden)) or logits(self, hidden))
-    parts = engine.training(mixed_updates()).run()
+    parts = engine.training(mixed_updates(), on=None).run()
     assert max(sizes) == 7
     for k in range(4):
         assert distance(parts.adapter(k), whole.adapter(k)) <= 1e-4
@@ -155,7 +191,7 @@ def test_a_large_vocabulary_goes_through_the_head_in_parts(
 
 
 def test_a_training_that_was_interrupted_does_not_go_on(llama: TorchEngine) -> None:
-    training = llama.training(mixed_updates())
+    training = llama.training(mixed_updates(), on=None)
     training.run(until=2)
 
     def crash(done: int, total: int) -> None:
@@ -172,7 +208,7 @@ def test_a_nan_neighbour_changes_no_bit_of_the_others_across_a_pause(llama: Torc
     sick = [healthy[0], replace(healthy[1], lr=1e30), *healthy[2:]]
     banks = []
     for updates in (healthy, sick):
-        training = llama.training(updates)
+        training = llama.training(updates, on=None)
         training.run(until=3)
         banks.append(training.run())
     well, ill = banks
@@ -183,7 +219,7 @@ def test_a_nan_neighbour_changes_no_bit_of_the_others_across_a_pause(llama: Torc
 
 
 def test_the_same_call_twice_gives_the_same_bits(llama: TorchEngine) -> None:
-    first, second = llama.fit(mixed_updates()), llama.fit(mixed_updates())
+    first, second = llama.apply(mixed_updates(), on=None), llama.apply(mixed_updates(), on=None)
     assert torch.equal(first.flat, second.flat)
 
 
@@ -193,7 +229,7 @@ def test_a_nan_neighbour_changes_no_bit_of_the_others(steps: int, llama: TorchEn
     healthy[1] = replace(healthy[1], steps=steps)
     sick = list(healthy)
     sick[1] = replace(sick[1], lr=1e30)
-    well, ill = llama.fit(healthy), llama.fit(sick)
+    well, ill = llama.apply(healthy, on=None), llama.apply(sick, on=None)
     assert list(ill.failed) == [1]
     assert "not finite" in ill.failed[1]
     assert not ill.flat[1].any()
@@ -201,14 +237,17 @@ def test_a_nan_neighbour_changes_no_bit_of_the_others(steps: int, llama: TorchEn
         assert same_bits(ill.adapter(k), well.adapter(k))
         assert ill.losses[k] == well.losses[k]
     asked = [prompts(k, (5,)) for k in range(4)]
-    assert llama.answer(ill, asked, max_new_tokens=6)[1] == llama.answer(None, asked, max_new_tokens=6)[1]
+    assert (
+        llama.answer(asked, on=None, members=ill, max_new_tokens=6)[1]
+        == llama.answer(asked, on=None, max_new_tokens=6)[1]
+    )
 
 
 def test_an_infinite_start_is_a_failure_of_its_member(llama: TorchEngine) -> None:
     one = update(1)
     start = start_of(llama, one)
     next(iter(start.tensors.values()))[0][0, 0] = float("inf")
-    bank = llama.fit([one], init=start)
+    bank = llama.apply([one], on=None, init=start)
     assert bank.failed == {0: "loss not finite at step 1"}
     assert not bank.flat.any()
 
@@ -217,10 +256,10 @@ def test_init_continues_from_an_adapter(llama: TorchEngine, checkpoints: dict[st
     one = update(6)
     start = strong(start_of(llama, one), size=0.05)
     reference, _ = peft_fit(checkpoints["llama"], one, start)
-    assert distance(llama.fit([one], init=start).adapter(0), reference, start) <= 1e-4
+    assert distance(llama.apply([one], on=None, init=start).adapter(0), reference, start) <= 1e-4
 
 
-def test_training_on_a_mounted_policy_equals_peft_on_merged_weights(
+def test_training_on_a_policy_equals_peft_on_merged_weights(
     family: str, engines: dict[str, TorchEngine], checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     from peft import PeftModel
@@ -232,18 +271,14 @@ def test_training_on_a_mounted_policy_equals_peft_on_merged_weights(
     base = AutoModelForCausalLM.from_pretrained(checkpoints[family])
     merged = PeftModel.from_pretrained(base, tmp_path / "policy").merge_and_unload()
     merged.save_pretrained(tmp_path / "merged")
-    engine.mount(policy)
-    try:
-        bank = engine.fit(updates)
-        ours = engine.answer(bank, [prompts(1, (4, 7)), prompts(2, (9,))], max_new_tokens=8)
-    finally:
-        engine.mount(None)
+    bank = engine.apply(updates, on=policy)
+    ours = engine.answer([prompts(1, (4, 7)), prompts(2, (9,))], on=policy, members=bank, max_new_tokens=8)
     for k, one in enumerate(updates):
         reference, _ = peft_fit(tmp_path / "merged", one, start_of(engine, one))
         assert distance(bank.adapter(k), reference) <= 1e-4
     checkpoint = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
-    theirs = TorchEngine(checkpoint, engine._tokenizer, name="merged")
-    assert theirs.answer(bank, [prompts(1, (4, 7)), prompts(2, (9,))], max_new_tokens=8) == ours
+    theirs = TorchEngine(checkpoint, engine.texts.tokenizer, name="merged")
+    assert theirs.answer([prompts(1, (4, 7)), prompts(2, (9,))], on=None, members=bank, max_new_tokens=8) == ours
 
 
 def test_the_base_is_never_mutated_even_by_a_crash(family: str, engines: dict[str, TorchEngine]) -> None:
@@ -253,9 +288,9 @@ def test_the_base_is_never_mutated_even_by_a_crash(family: str, engines: dict[st
     def crash(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    engine.fit(mixed_updates()[:2])
+    engine.apply(mixed_updates()[:2], on=None)
     with pytest.raises(KeyboardInterrupt):
-        engine.fit(mixed_updates(), on_step=crash)
+        engine.apply(mixed_updates(), on=None, on_step=crash)
     assert engine.base_sha256() == before
     assert not any(module._forward_hooks or "forward" in vars(module) for module in engine.model.modules())
     assert not any(p.requires_grad or p.grad is not None for p in engine.model.parameters())
@@ -271,7 +306,7 @@ def test_the_base_hash_sees_one_changed_number(checkpoints: dict[str, Path]) -> 
 
 def test_bf16_trains_close_to_fp32(checkpoints: dict[str, Path], llama: TorchEngine) -> None:
     engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", dtype="bf16")
-    ours, exact = engine.fit(mixed_updates()), llama.fit(mixed_updates())
+    ours, exact = engine.apply(mixed_updates(), on=None), llama.apply(mixed_updates(), on=None)
     assert ours.flat.dtype == torch.float32
     for k in range(4):
         assert ours.losses[k] == pytest.approx(exact.losses[k], rel=0.02)
@@ -323,7 +358,7 @@ def test_an_unusable_update_is_refused_with_member_and_field(reason: str, llama:
     broken = replace(update(1), **BROKEN[reason])
     assert reason in str(llama.check(broken))
     with pytest.raises(UpdateError, match="member 1: ") as caught:
-        llama.fit([update(2), broken], on_step=lambda done, total: pytest.fail("it trained"))
+        llama.apply([update(2), broken], on=None, on_step=lambda done, total: pytest.fail("it trained"))
     assert reason in str(caught.value)
 
 
@@ -333,11 +368,11 @@ def test_a_usable_update_passes_the_check(llama: TorchEngine) -> None:
 
 def test_no_updates_is_an_error(llama: TorchEngine) -> None:
     with pytest.raises(UpdateError):
-        llama.fit([])
+        llama.apply([], on=None)
 
 
 def test_another_rank_than_the_initial_adapters_is_refused(llama: TorchEngine) -> None:
     start = start_of(llama, update(1))
     assert "initial adapter" in str(llama.check(update(1, rank=5), start))
     with pytest.raises(UpdateError):
-        llama.fit([update(1, rank=5)], init=start)
+        llama.apply([update(1, rank=5)], on=None, init=start)

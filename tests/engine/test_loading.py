@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from conftest import byte_tokenizer, tiny_model
+from selfedit.config import AtOnce
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError, SettingsError
 
@@ -86,7 +87,7 @@ def test_unknown_targets_name_the_modules_there_are(checkpoints: dict[str, Path]
 
 def test_chunk_sizes_below_one_are_refused(checkpoints: dict[str, Path]) -> None:
     with pytest.raises(SettingsError):
-        TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=0)
+        TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=0))
 
 
 def test_capped_and_scaled_logits_are_the_models_own() -> None:
@@ -108,7 +109,7 @@ def test_capped_and_scaled_logits_are_the_models_own() -> None:
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([ids])).logits[0, 1:-1]
         expected = torch.log_softmax(logits, -1)[range(3), ids[2:]]
-        ((scored,),) = engine.score(None, [[(ids[:2], ids[2:])]])
+        ((scored,),) = engine.score([[(ids[:2], ids[2:])]], on=None)
         assert scored.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
@@ -127,12 +128,12 @@ def test_special_tokens_spelled_out_are_plain_text(llama: TorchEngine) -> None:
 
 def test_a_chat_template_counts_and_the_users_text_does_not(checkpoints: dict[str, Path]) -> None:
     engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu")
-    assert engine.chat("hi") == "hi"
+    assert engine.texts.chat("hi") == "hi"
     assert engine.encode_chat("hi") == engine.encode_prompt("hi")
-    engine._tokenizer.chat_template = "<s>{% for m in messages %}<|user|>{{ m.content }}</s>{% endfor %}"
-    assert engine.chat("hi") == "<s><|user|>hi</s>"
+    engine.texts.tokenizer.chat_template = "<s>{% for m in messages %}<|user|>{{ m.content }}</s>{% endfor %}"
+    assert engine.texts.chat("hi") == "<s><|user|>hi</s>"
     assert engine.encode_chat("a</s>b") == [1, 3, *engine.encode("a</s>b"), 2]
-    engine._tokenizer.chat_template = "nothing"
+    engine.texts.tokenizer.chat_template = "nothing"
     with pytest.raises(ModelError, match="chat template"):
         engine.encode_chat("hi")
 

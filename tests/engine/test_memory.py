@@ -12,17 +12,18 @@ import torch
 from made_updates import sequence, update
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.peft_reference import distance
 from selfedit.config import AtOnce
-from selfedit.engine import fit, memory
-from selfedit.engine.beside import Beside
-from selfedit.engine.body import Body
-from selfedit.engine.cache import RoomyLayer
-from selfedit.engine.cohort import Cohort
-from selfedit.engine.limit import MemberLimit
-from selfedit.engine.loading import DTYPES, load_outline
-from selfedit.engine.memory import GIB, Costs, Load, adapter_size, fitting, most_useful, split
-from selfedit.engine.reference import distance
+from selfedit.engine.adapters.adapter_context import AdapterContext
+from selfedit.engine.inference.cache import RoomyLayer
+from selfedit.engine.model.body import Body
+from selfedit.engine.model.body_pool import BodyPool
+from selfedit.engine.model.loading import DTYPES, load_outline
+from selfedit.engine.planning.memory import GIB, Costs, Load, adapter_size, fitting, most_useful, split
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.engine.training import fit
+from selfedit.engine.training.cohort import Cohort
+from selfedit.engine.training.limit import MemberLimit
 from selfedit.errors import OutOfMemoryError, SettingsError
 from selfedit.evaluation.machine import EMBEDDED
 from selfedit.types import Update
@@ -70,8 +71,8 @@ def test_training_takes_what_is_predicted(measured: tuple[TorchEngine, Costs], m
     updates = [Update(sequences, 2, 4, 1e-3, RANK, 16.0, seed) for seed in range(members)]
     size = adapter_size(engine.model, "all-linear", RANK)
     load = Load(LENGTH, 4 * LENGTH, size, cohorts=1, banks=1, m_step=4 * LENGTH, policy=size)
-    engine.fit(updates[:1])
-    used = peak(lambda: engine.fit(updates))
+    engine.apply(updates[:1], on=None)
+    used = peak(lambda: engine.apply(updates, on=None))
     assert within_a_factor_of_2(split(costs, load, AtOnce(members=members)).training, used)
     assert members > 1 or within_a_factor_of_2(split(costs, load, AtOnce()).m_step, used)
 
@@ -83,7 +84,7 @@ def test_members_take_what_is_predicted_where_tokens_are_few(measured: tuple[Tor
     load = Load(4, 4, size, cohorts=1, banks=1, m_step=4, policy=size)
     predicted = split(costs, load, AtOnce(members=4)).training
     assert 4 * costs.member(size) > predicted / 2
-    assert within_a_factor_of_2(predicted, peak(lambda: engine.fit(updates)))
+    assert within_a_factor_of_2(predicted, peak(lambda: engine.apply(updates, on=None)))
 
 
 def test_scoring_and_decoding_take_what_is_predicted(measured: tuple[TorchEngine, Costs]) -> None:
@@ -92,10 +93,10 @@ def test_scoring_and_decoding_take_what_is_predicted(measured: tuple[TorchEngine
     load = Load(LENGTH, LENGTH, 1, cohorts=1, banks=1, m_step=1, policy=1)
     parts = split(costs, load, AtOnce(rows=48, tokens=48 * LENGTH))
     pairs = [(prompt[:2], prompt[2:]) for prompt in prompts]
-    assert within_a_factor_of_2(parts.scoring, peak(lambda: engine.score(None, [pairs])))
+    assert within_a_factor_of_2(parts.scoring, peak(lambda: engine.score([pairs], on=None)))
 
     def write() -> None:
-        engine.sample(prompts, list(range(48)), max_new_tokens=LENGTH, temperature=1.0, top_p=0.95)
+        engine.sample(prompts, list(range(48)), on=None, max_new_tokens=LENGTH, temperature=1.0, top_p=0.95)
 
     assert within_a_factor_of_2(parts.decoding, peak(write))
 
@@ -144,20 +145,6 @@ def test_a_cpu_is_busy_with_eight_members_and_a_gpu_wants_more_where_they_are_sm
     assert most_useful(torch.device("cuda"), 8192).members == 8
 
 
-def test_the_ram_is_what_the_system_says_and_at_most_the_containers(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    3000 kB\n")
-    assert memory._available_ram(tmp_path) == 3000 * 1024
-    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
-    (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
-    assert memory._available_ram(tmp_path) == 3000 * 1024
-    (tmp_path / "sys/fs/cgroup/memory.max").write_text("2048000\n")
-    assert memory._available_ram(tmp_path) == 2048000
-    (tmp_path / "proc/meminfo").unlink()
-    (tmp_path / "sys/fs/cgroup/memory.max").unlink()
-    assert memory._available_ram(tmp_path) >= GIB / 4
-
-
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 NO_RAM = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: error code 12")
 
@@ -167,10 +154,10 @@ def room_for(members: int, error: RuntimeError, monkeypatch: pytest.MonkeyPatch)
     begun: list[int] = []
     step = Cohort.step
 
-    def limited(self: Cohort, place: Beside) -> int:
-        if self._slots[0].step == 0:
+    def limited(self: Cohort, place: AdapterContext) -> int:
+        if self.slots[0].step == 0:
             begun.append(self.active)
-        if self.active > members and self._slots[0].step == 1:
+        if self.active > members and self.slots[0].step == 1:
             raise error
         return step(self, place)
 
@@ -184,15 +171,15 @@ def test_where_memory_runs_out_half_as_many_train_at_once_and_the_numbers_are_th
     error: RuntimeError, threads: int, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     updates = [update(k, steps=3) for k in range(10)]
-    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=k) for k in (8, 2)]
+    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=k)) for k in (8, 2)]
     before = engines[0].base_sha256()
-    at_eight, at_two = (engine.fit(updates) for engine in engines)
+    at_eight, at_two = (engine.apply(updates, on=None) for engine in engines)
     begun = room_for(3, error, monkeypatch)
     told: list[tuple[int, str]] = []
     engines[0].limit_members(8, lambda members, reason: told.append((members, reason)))
     torch.set_num_threads(threads)
     try:
-        bank = engines[0].fit(updates)
+        bank = engines[0].apply(updates, on=None)
     finally:
         torch.set_num_threads(1)
     assert torch.equal(bank.flat, at_two.flat)
@@ -202,7 +189,7 @@ def test_where_memory_runs_out_half_as_many_train_at_once_and_the_numbers_are_th
     assert [members for members, _ in told] == [4, 2]
     assert str(error)[:12] in told[0][1]
     begun.clear()
-    engines[0].fit(updates)
+    engines[0].apply(updates, on=None)
     assert set(begun) == {2}  # for good
     assert engines[0].base_sha256() == before
     assert not any("forward" in vars(module) for module in engines[0].model.modules())
@@ -212,16 +199,16 @@ def test_a_paused_training_that_runs_out_begins_again_with_fewer_members_at_once
     checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     updates = [update(k, steps=6) for k in range(6)]
-    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=k) for k in (6, 2)]
-    trainings = [engine.training(updates) for engine in engines]
+    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=k)) for k in (6, 2)]
+    trainings = [engine.training(updates, on=None) for engine in engines]
     banks = [training.run(until=2) for training in trainings]
     early = banks[0].adapter(1)
     for training in trainings:
         training.run(until=4, members=[0, 2, 3, 4, 5])
     step, seen = Cohort.step, []
 
-    def limited(self: Cohort, place: Beside) -> int:
-        if self.active > 2 and self._slots[0].step == 5:
+    def limited(self: Cohort, place: AdapterContext) -> int:
+        if self.active > 2 and self.slots[0].step == 5:
             raise FULL
         return step(self, place)
 
@@ -240,8 +227,8 @@ def test_memory_that_runs_out_after_the_training_is_the_same(
     checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     updates = [update(k, steps=2) for k in range(4)]
-    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=k) for k in (4, 2)]
-    at_two, measure = engines[1].fit(updates), fit.shifts
+    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=k)) for k in (4, 2)]
+    at_two, measure = engines[1].apply(updates, on=None), fit.shifts
 
     def limited(*arguments: Any) -> list[float]:
         if arguments[4] > 2:  # members_at_once
@@ -249,7 +236,7 @@ def test_memory_that_runs_out_after_the_training_is_the_same(
         return measure(*arguments)
 
     monkeypatch.setattr(fit, "shifts", limited)
-    bank = engines[0].fit(updates)
+    bank = engines[0].apply(updates, on=None)
     assert torch.equal(bank.flat, at_two.flat)
     assert bank.shift == at_two.shift
 
@@ -266,46 +253,49 @@ def test_adapters_that_do_not_fit_together_are_an_error_with_a_next_step(
 
     monkeypatch.setattr(torch, "zeros", limited)
     with pytest.raises(OutOfMemoryError, match=r"adapters of 3 updates.*model\.members_at_once"):
-        llama.fit([update(1)] * 3)
+        llama.apply([update(1)] * 3, on=None)
 
 
 def test_fewer_members_are_not_made_up_for_by_more_workers(
     checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=4)
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=4))
     room_for(2, FULL, monkeypatch)
+    lent: list[int] = []
+    lend = BodyPool.lend
+    monkeypatch.setattr(BodyPool, "lend", lambda pool, n=1: (lent.append(n), lend(pool, n))[1])
     torch.set_num_threads(4)
     try:
-        engine.fit([update(k, steps=2) for k in range(8)])
+        engine.apply([update(k, steps=2) for k in range(8)], on=None)
     finally:
         torch.set_num_threads(1)
-    assert len(engine._bodies) == 2
+    assert max(lent) == 2
 
 
 def test_single_members_that_do_not_fit_beside_each_other_train_one_after_another(
     checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     updates = [update(k, steps=2) for k in range(5)]
-    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=k) for k in (2, 1)]
-    at_one = engines[1].fit(updates)
+    engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=k)) for k in (2, 1)]
+    at_one = engines[1].apply(updates, on=None)
     workers, tried, told = fit.on_workers, [], []
 
-    def limited(bodies: Sequence[Body], pieces: Sequence[Any], work: Any) -> None:
+    def limited(bodies: Sequence[Body], pieces: Sequence[Any], work: Any, on_steps: Any) -> None:
         beside = min(len(bodies), len(pieces))
         tried.append((len(pieces[0]), beside))
         if beside * len(pieces[0]) > 1:
             raise FULL
         torch.set_num_threads(1)  # as above: the number of threads can change the last digit
-        workers(bodies, pieces, work)
+        workers(bodies, pieces, work, on_steps)
         torch.set_num_threads(3)
 
     monkeypatch.setattr(fit, "on_workers", limited)
     engines[0].limit_members(2, lambda members, reason: told.append(members))
     torch.set_num_threads(3)
     try:
-        bank = engines[0].fit(updates)
+        bank = engines[0].apply(updates, on=None)
         assert tried == [(2, 3), (1, 3), (1, 1)]
-        engines[0].fit(updates)
+        engines[0].apply(updates, on=None)
         assert tried[3:] == [(1, 1)]  # for good
     finally:
         torch.set_num_threads(1)
@@ -328,12 +318,12 @@ def test_members_that_train_alone_whatever_the_limit_is_are_told_as_one() -> Non
 def test_one_member_that_does_not_fit_is_an_error_with_a_next_step(
     threads: int, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=1)
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=1))
     room_for(0, FULL, monkeypatch)
     torch.set_num_threads(threads)
     try:
         with pytest.raises(OutOfMemoryError, match=r"(?s)2 GiB.*inner\.batch_size") as caught:
-            engine.fit([update(1), update(2)])
+            engine.apply([update(1), update(2)], on=None)
     finally:
         torch.set_num_threads(1)
     assert isinstance(caught.value, MemoryError)
@@ -342,7 +332,7 @@ def test_one_member_that_does_not_fit_is_an_error_with_a_next_step(
 def test_another_error_is_not_taken_for_a_lack_of_memory(llama: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = room_for(0, RuntimeError("shapes do not match"), monkeypatch)
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        llama.fit([update(1), update(2)])
+        llama.apply([update(1), update(2)], on=None)
     assert begun == [2]
     with pytest.raises(SettingsError, match="at least 1"):
         llama.limit_members(0)

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from conftest import FAMILIES
-from selfedit.engine.lora import LoraAdapter, initial_adapter
+from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 
 
 def made(engine: TorchEngine) -> LoraAdapter:
-    return strong(initial_adapter(engine._layout, 4, 6.0, 1))
+    return strong(initial_adapter(engine.layout, 4, 6.0, 1))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -52,8 +52,8 @@ def test_a_merged_base_answers_as_base_and_adapter_do(
         assert float((merged - bare).abs().max()) > 0.1
 
     loaded = TorchEngine.load(str(tmp_path / "new" / "merged"), device="cpu")
-    answers = engine.answer(engine.bank([adapter]), [asked], max_new_tokens=8)
-    assert loaded.answer(None, [asked], max_new_tokens=8) == answers
+    answers = engine.answer([asked], on=None, members=engine.bank([adapter]), max_new_tokens=8)
+    assert loaded.answer([asked], on=None, max_new_tokens=8) == answers
     assert loaded.base_sha256() != before
 
 
@@ -62,27 +62,16 @@ def test_a_merge_keeps_the_dtype_the_generation_config_and_the_chat_template(
 ) -> None:
     engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", dtype="bf16")
     engine.model.generation_config = GenerationConfig(eos_token_id=[2, 7])
-    engine._tokenizer.chat_template = "<|user|>{{ messages[0]['content'] }}"
+    engine.texts.tokenizer.chat_template = "<|user|>{{ messages[0]['content'] }}"
     adapter = made(engine)
     engine.merge(adapter, tmp_path / "merged")
     merged = TorchEngine.load(str(tmp_path / "merged"), device="cpu", dtype="bf16")
     assert json.loads((tmp_path / "merged" / "config.json").read_text())["dtype"] == "bfloat16"
-    assert merged._stops == {2, 7}
-    assert merged.chat("hello") == "<|user|>hello"
+    assert merged.stops == {2, 7}
+    assert merged.texts.chat("hello") == "<|user|>hello"
     for path, (a, b) in adapter.tensors.items():
         exact = engine.model.get_submodule(path).weight.float() + adapter.scale * b @ a
         assert torch.equal(merged.model.get_submodule(path).weight, exact.bfloat16())
-
-
-def test_the_mounted_adapter_is_no_part_of_a_merge(llama: TorchEngine, tmp_path: Path) -> None:
-    llama.merge(made(llama), tmp_path / "bare")
-    llama.mount(strong(made(llama), seed=9))
-    try:
-        llama.merge(made(llama), tmp_path / "mounted")
-    finally:
-        llama.mount(None)
-    for file in ("model.safetensors", "merge.json"):
-        assert (tmp_path / "bare" / file).read_bytes() == (tmp_path / "mounted" / file).read_bytes()
 
 
 @pytest.mark.parametrize("there", ["empty directory", "file", "dangling link"])
@@ -105,7 +94,7 @@ def test_an_interrupted_merge_leaves_nothing(
         assert (Path(directory) / "model.safetensors").exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(llama._tokenizer, "save_pretrained", interrupted)
+    monkeypatch.setattr(llama.texts.tokenizer, "save_pretrained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         llama.merge(made(llama), tmp_path / "merged")
     assert not list(tmp_path.iterdir())

@@ -10,13 +10,13 @@ import pytest
 from huggingface_hub import ModelCard
 from made_updates import strong
 
-from selfedit.engine.lora import LoraAdapter, initial_adapter
+from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
 
 
 @pytest.fixture
 def adapter(llama: TorchEngine) -> LoraAdapter:
-    return strong(initial_adapter(llama._layout, 4, 6.5, 1))
+    return strong(initial_adapter(llama.layout, 4, 6.5, 1))
 
 
 def card_of(adapter: LoraAdapter, directory: Path) -> ModelCard:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_updates import sequence
 
-from selfedit.engine.packing import bins_of, pack, plan
+from selfedit.engine.model.packing import bins_of, pack, plan
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.types import TrainSequence
 
@@ -34,7 +34,7 @@ def test_packing_wastes_less_than_padding() -> None:
 
 
 def test_packed_sequences_do_not_see_each_other(family: str, engines: dict[str, TorchEngine]) -> None:
-    body, rng = engines[family]._body, random.Random(0)
+    body, rng = engines[family].body, random.Random(0)
     groups = [[sequence(rng, n) for n in row] for row in ((4, 9, 3), (12, 2), (5, 5, 5, 5))]
     packed = pack(groups, body.half_cost, body.device)
     assert len(packed.ids) < sum(map(len, groups))

@@ -10,14 +10,14 @@ import pytest
 import torch
 from made_updates import update
 
+from benchmarks.peft_baseline import Padding, collate, run_baseline
+from benchmarks.peft_reference import distance, load_base, peft_fit
 from conftest import FAMILIES, WINDOW
-from selfedit.edits.text import padded as fill_up
-from selfedit.engine import delivery
-from selfedit.engine.baselines import Padding, collate, run_baseline
-from selfedit.engine.lora import LoraAdapter, initial_adapter
-from selfedit.engine.reference import distance, load_base, peft_fit
-from selfedit.engine.targets import find_layout
+from selfedit.edits.parsing.lines import padded as fill_up
+from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
+from selfedit.engine.adapters.targets import find_layout
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.engine.training import delivery
 from selfedit.types import TrainSequence, Update
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.
@@ -33,7 +33,7 @@ def padded(one: Update, by: int = 0) -> Update:
 
 
 def start_of(engine: TorchEngine, one: Update) -> LoraAdapter:
-    return initial_adapter(engine._layout, one.rank, one.alpha, one.seed)
+    return initial_adapter(engine.layout, one.rank, one.alpha, one.seed)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])  # GPT-2's own dropout is on while the Trainer trains
@@ -44,7 +44,7 @@ def test_padded_sequences_train_as_the_seal_baseline_does(
     engine, base = engines[family], load_base(checkpoints[family])
     one = update(1, batch_size=1)
     start, wide = start_of(engine, one), Padding(WIDTH, in_loss=True)
-    bank = engine.fit([padded(one), one])
+    bank = engine.apply([padded(one), one], on=None)
     seal = run_baseline("seal", base, one, start, [], max_new_tokens=4, padding=wide)
     clean = run_baseline("trainer", base, one, start, [], max_new_tokens=4)
     assert distance(bank.adapter(0), seal.adapter) <= 1e-4
@@ -54,7 +54,9 @@ def test_padded_sequences_train_as_the_seal_baseline_does(
     for sequence, filled in zip(one.sequences, padded(one).sequences, strict=True):
         with torch.no_grad():  # a first step's loss is the base's: the adapter's B is zero
             loss = float(base(**collate([sequence], wide, EOS)).loss)
-        assert engine.fit([replace(one, sequences=(filled,), steps=1)]).losses[0] == pytest.approx([loss], rel=1e-5)
+        assert engine.apply([replace(one, sequences=(filled,), steps=1)], on=None).losses[0] == pytest.approx(
+            [loss], rel=1e-5
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,7 +66,7 @@ def test_every_architecture_hides_the_padding_as_peft_does(
     """Also in one batch with a member without padding. None is longer than a sliding window: all of it sees some text."""
     engine = engines[family]
     ones = [padded(update(2, steps=4), WINDOW - 2), padded(update(3, batch_size=4, steps=4), 3), update(4, steps=4)]
-    bank = engine.fit(ones)
+    bank = engine.apply(ones, on=None)
     for k, one in enumerate(ones):
         expected, losses = peft_fit(checkpoints[family], one, start_of(engine, one))
         assert distance(bank.adapter(k), expected) <= 1e-4
@@ -74,14 +76,14 @@ def test_every_architecture_hides_the_padding_as_peft_does(
 def test_padding_that_is_seen_is_another_training(llama: TorchEngine) -> None:
     hidden = padded(update(5, batch_size=1))
     seen = replace(hidden, sequences=tuple(replace(s, padding=0) for s in hidden.sequences))
-    bank = llama.fit([hidden, seen])
+    bank = llama.apply([hidden, seen], on=None)
     assert distance(bank.adapter(0), bank.adapter(1)) > 0.1
 
 
 def test_layers_below_the_adapters_hide_it_too(checkpoints: dict[str, Path]) -> None:
     upper = TorchEngine.load(str(checkpoints["qwen2"]), device="cpu", targets="all-linear@1:")
     one = padded(update(6))
-    bank = upper.fit([one])
+    bank = upper.apply([one], on=None)
     layout = find_layout(load_base(checkpoints["qwen2"]), "all-linear@1:", "")
     start = initial_adapter(layout, one.rank, one.alpha, one.seed)
     expected, _ = peft_fit(checkpoints["qwen2"], one, start, start.target_modules)
@@ -105,5 +107,5 @@ def test_the_delivery_probe_leaves_padding_away(llama: TorchEngine, monkeypatch:
 
     monkeypatch.setattr(delivery, "token_logprobs", seen)
     one = update(8)
-    assert llama.fit([padded(one)]).shift[0] > 0
+    assert llama.apply([padded(one)], on=None).shift[0] > 0
     assert set(probed) == {min(len(s.ids) for s in one.sequences)}

@@ -8,11 +8,11 @@ import pytest
 from made_updates import prompts, update
 from transformers import PreTrainedModel
 
-from selfedit.engine.baselines import BASELINES, Padding, collate, generated, run_baseline
-from selfedit.engine.body import Body
-from selfedit.engine.lora import LoraAdapter, initial_adapter
-from selfedit.engine.reference import distance, load_base, lora_on, peft_fit
-from selfedit.engine.targets import find_layout
+from benchmarks.peft_baseline import BASELINES, Padding, collate, generated, run_baseline
+from benchmarks.peft_reference import distance, load_base, lora_on, peft_fit
+from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
+from selfedit.engine.adapters.targets import find_layout
+from selfedit.engine.model.body import Body
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import SettingsError
 from selfedit.types import TrainSequence, Update
@@ -93,7 +93,7 @@ def test_the_base_is_bare_and_equal_afterwards(name: str, base: PreTrainedModel)
 def test_baselines_answer_as_the_engine_does(base: PreTrainedModel) -> None:
     engine, one, asked = TorchEngine.load(base.name_or_path, device="cpu"), update(5, steps=12), prompts(5, (6, 2, 11))
     edited = run_baseline("lean", base, one, start_of(base, one), asked, max_new_tokens=8)
-    (ours,) = engine.answer(engine.fit([one]), [asked], max_new_tokens=8)
+    (ours,) = engine.answer([asked], on=None, members=engine.apply([one], on=None), max_new_tokens=8)
     assert ours == [engine.decode(ids) for ids in edited.answers]
 
 

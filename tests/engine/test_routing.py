@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 
+from benchmarks.peft_reference import distance, peft_fit
 from conftest import FAMILIES, byte_tokenizer, tiny_model
-from selfedit.engine.cohort import Cohort
-from selfedit.engine.lora import initial_adapter
-from selfedit.engine.reference import distance, peft_fit
+from selfedit.config import AtOnce
+from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.engine.training.cohort import Cohort
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -64,7 +66,7 @@ def model() -> PreTrainedModel:
 @pytest.fixture(scope="module")
 def engine(model: PreTrainedModel) -> TorchEngine:
     with pytest.warns(UserWarning, match=r"32 of the targets, such as .*experts\.0\.0.* one after another") as warned:
-        engine = TorchEngine(model, byte_tokenizer(), members_at_once=4)
+        engine = TorchEngine(model, byte_tokenizer(), at_once=AtOnce(members=4))
     assert len(warned) == 1
     return engine
 
@@ -82,9 +84,9 @@ def test_members_train_what_peft_trains_one_by_one(engine: TorchEngine, model: P
     # Short steps, so that in each some experts see no token at all; clipped, so that AdamW follows gradients, not their noise.
     short = update(5, batch_size=1, steps=8, max_grad_norm=1e-6)
     updates, before = [*mixed_updates()[1:3], short], engine.base_sha256()
-    bank = engine.fit(updates)
+    bank = engine.apply(updates, on=None)
     for k, one in enumerate(updates):
-        start = initial_adapter(engine._layout, one.rank, one.alpha, one.seed)
+        start = initial_adapter(engine.layout, one.rank, one.alpha, one.seed)
         reference, losses = peft_fit(model, one, start)
         assert distance(bank.adapter(k), reference) <= 1e-4
         assert bank.losses[k] == pytest.approx(losses, rel=1e-5)
@@ -93,11 +95,11 @@ def test_members_train_what_peft_trains_one_by_one(engine: TorchEngine, model: P
 
 
 def test_members_answer_and_score_as_their_exports_do_in_peft(engine: TorchEngine, tmp_path: Path) -> None:
-    adapters = [strong(initial_adapter(engine._layout, rank, 4.0, rank), seed=rank) for rank in (2, 5, 3)]
+    adapters = [strong(initial_adapter(engine.layout, rank, 4.0, rank), seed=rank) for rank in (2, 5, 3)]
     asked = [prompts(k, (2, 30, 9)[: k + 1]) for k in range(3)]
     bank = engine.bank(adapters)
-    answers = engine.answer(bank, asked, max_new_tokens=NEW)
-    scores = engine.score(bank, [[(prompt[:1], prompt[1:]) for prompt in row] for row in asked])
+    answers = engine.answer(asked, on=None, members=bank, max_new_tokens=NEW)
+    scores = engine.score([[(prompt[:1], prompt[1:]) for prompt in row] for row in asked], on=None, members=bank)
     for k, adapter in enumerate(adapters):
         adapter.save(tmp_path / str(k))
         base = mixture()
@@ -112,17 +114,13 @@ def test_members_answer_and_score_as_their_exports_do_in_peft(engine: TorchEngin
 
 
 def test_a_policy_on_the_experts_serves_all_rows_together(engine: TorchEngine, tmp_path: Path) -> None:
-    policy = strong(initial_adapter(engine._layout, 4, 6.0, 1))
+    policy = strong(initial_adapter(engine.layout, 4, 6.0, 1))
     policy.save(tmp_path)
     base = mixture()
     base.load_state_dict(engine.model.state_dict())
     theirs = PeftModel.from_pretrained(base, tmp_path).eval()
     asked = prompts(1, (9, 3, 20))
-    engine.mount(policy)
-    try:
-        assert engine.answer(None, [asked], max_new_tokens=NEW)[0] == [written(engine, theirs, p) for p in asked]
-    finally:
-        engine.mount(None)
+    assert engine.answer([asked], on=policy, max_new_tokens=NEW)[0] == [written(engine, theirs, p) for p in asked]
 
 
 def test_modules_beside_the_experts_are_adapted_many_at_once(
@@ -130,15 +128,15 @@ def test_modules_beside_the_experts_are_adapted_many_at_once(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        engine = TorchEngine(model, byte_tokenizer(), targets="q_proj,gate", members_at_once=4)
+        engine = TorchEngine(model, byte_tokenizer(), targets="q_proj,gate", at_once=AtOnce(members=4))
     step, sizes = Cohort.step, []
     monkeypatch.setattr(Cohort, "step", lambda self, place: sizes.append(self.active) or step(self, place))
     updates = mixed_updates()[:2]
-    engine.fit(updates)
+    engine.apply(updates, on=None)
     assert max(sizes) == 2
     sizes.clear()
     with pytest.warns(UserWarning, match="one after another"):
-        engine.fit(updates, targets="all-linear")
+        engine.apply([replace(one, targets="all-linear") for one in updates], on=None)
     assert max(sizes) == 1
 
 
@@ -146,7 +144,7 @@ def routed(model: PreTrainedModel) -> set[str]:
     """The modules of layer 0 that are found to be routed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = TorchEngine(model, byte_tokenizer())._routing.paths
+        found = TorchEngine(model, byte_tokenizer()).experts.paths
     return {path.removeprefix("model.layers.0.") for path in found if "layers.0." in path}
 
 
@@ -194,7 +192,7 @@ def test_a_module_whose_rows_have_nothing_to_do_with_the_batch_counts_as_routed(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_usual_families_route_nothing(family: str, engines: dict[str, TorchEngine]) -> None:
-    assert not engines[family]._routing.paths
+    assert not engines[family].experts.paths
     assert not any(module._forward_pre_hooks for module in engines[family].model.modules())
 
 

@@ -10,10 +10,10 @@ import torch
 from made_updates import mixed_updates, prompts, sequence
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmarks.peft_reference import distance, peft_fit
 from conftest import byte_tokenizer
-from selfedit.engine.lora import initial_adapter
-from selfedit.engine.packing import pack
-from selfedit.engine.reference import distance, peft_fit
+from selfedit.engine.adapters.lora import initial_adapter
+from selfedit.engine.model.packing import pack
 from selfedit.engine.torch_engine import TorchEngine
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.
@@ -51,31 +51,31 @@ def engine(checkpoint: Path) -> TorchEngine:
 
 def test_every_sequence_has_its_row(engine: TorchEngine) -> None:
     one = mixed_updates()[0]
-    packed = pack([one.sequences[:3], one.sequences[3:5]], engine._body.half_cost, engine._body.device)
+    packed = pack([one.sequences[:3], one.sequences[3:5]], engine.body.half_cost, engine.body.device)
     assert len(packed.ids) == 6
     assert packed.positions.tolist() == [list(range(packed.ids.shape[1]))] * 6
 
 
 def test_members_train_what_peft_trains_one_by_one_and_answer_the_same(engine: TorchEngine, checkpoint: Path) -> None:
     updates, before = mixed_updates(), engine.base_sha256()
-    bank = engine.fit(updates)
+    bank = engine.apply(updates, on=None)
     references = []
     for k, one in enumerate(updates):
-        start = initial_adapter(engine._layout, one.rank, one.alpha, one.seed)
+        start = initial_adapter(engine.layout, one.rank, one.alpha, one.seed)
         reference, losses = peft_fit(checkpoint, one, start)
         references.append(reference)
         assert distance(bank.adapter(k), reference) <= 1e-4
         assert bank.losses[k] == pytest.approx(losses, rel=1e-5)
     asked = [prompts(k, (3, 30)) for k in range(len(updates))]
-    theirs = engine.answer(engine.bank(references), asked, max_new_tokens=8)
-    assert engine.answer(bank, asked, max_new_tokens=8) == theirs
+    theirs = engine.answer(asked, on=None, members=engine.bank(references), max_new_tokens=8)
+    assert engine.answer(asked, on=None, members=bank, max_new_tokens=8) == theirs
     assert engine.base_sha256() == before
 
 
 def test_answers_and_scores_are_the_models_own(engine: TorchEngine, checkpoint: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
     asked = prompts(3, (2, 40, 7, 19))
-    (ours,) = engine.answer(None, [asked], max_new_tokens=12)
+    (ours,) = engine.answer([asked], on=None, max_new_tokens=12)
     for prompt, answer in zip(asked, ours, strict=True):
         ids = torch.tensor([prompt])
         out = model.generate(
@@ -83,6 +83,6 @@ def test_answers_and_scores_are_the_models_own(engine: TorchEngine, checkpoint: 
         )
         assert answer == engine.decode(out[0, len(prompt) :].tolist())
     texts = [sequence(random.Random(s), 5 + 9 * s) for s in range(4)]
-    for text, loss in zip(texts, engine.sequence_loss(texts), strict=True):
+    for text, loss in zip(texts, engine.sequence_loss(texts, on=None), strict=True):
         ids = torch.tensor([text.ids])
         assert loss == pytest.approx(model(input_ids=ids, labels=ids).loss.item(), rel=1e-4)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_updates import prompts, sequence, strong
+from made_updates import beside, prompts, sequence, strong
 from test_decode import generated, strong_bank
 
-from selfedit.engine.lora import initial_adapter
+from selfedit.config import AtOnce
+from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import UpdateError
 
@@ -16,7 +17,7 @@ from selfedit.errors import UpdateError
 def test_scores_are_the_models_own_log_probabilities(family: str, engines: dict[str, TorchEngine]) -> None:
     engine = engines[family]
     pairs = [(tuple(p[:-2]), tuple(p[-2:])) for p in prompts(1, (5, 12, 3))]
-    (scored,) = engine.score(None, [pairs])
+    (scored,) = engine.score([pairs], on=None)
     for (prompt, completion), one in zip(pairs, scored, strict=True):
         with torch.no_grad():
             logits = engine.model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
@@ -28,8 +29,8 @@ def test_greedy_flag_agrees_with_what_greedy_decoding_writes(llama: TorchEngine)
     asked = prompts(2, (4, 11, 20, 7))
     written = [generated(llama, prompt, 6) for prompt in asked]
     other = [[*tokens[:-1], (tokens[-1] + 1) % 260] for tokens in written]
-    (right,) = llama.score(None, [list(zip(asked, written, strict=True))])
-    (wrong,) = llama.score(None, [list(zip(asked, other, strict=True))])
+    (right,) = llama.score([list(zip(asked, written, strict=True))], on=None)
+    (wrong,) = llama.score([list(zip(asked, other, strict=True))], on=None)
     assert [one.greedy for one in right] == [True] * 4
     assert [one.greedy for one in wrong] == [False] * 4
 
@@ -39,22 +40,21 @@ def test_every_member_scores_its_own_answers_as_greedy(llama: TorchEngine) -> No
     asked = [prompts(k, (4, 9)) for k in range(3)]
     completions = []
     for k in range(3):
-        llama.mount(bank.adapter(k))
-        try:
-            row = [llama.sample([p], [0], max_new_tokens=5, temperature=1e-4, top_p=1.0)[0] for p in asked[k]]
-        finally:
-            llama.mount(None)
+        how = {"on": bank.adapter(k), "max_new_tokens": 5, "temperature": 1e-4, "top_p": 1.0}
+        row = [llama.sample([p], [0], **how)[0] for p in asked[k]]
         completions.append([(one.prompt_ids, one.token_ids) for one in row])
-    scored = llama.score(bank, completions)
+    scored = llama.score(completions, on=None, members=bank)
     assert all(one.greedy for row in scored for one in row)
-    assert not all(one.greedy for row in llama.score(None, completions) for one in row)
+    assert not all(one.greedy for row in llama.score(completions, on=None) for one in row)
 
 
 def test_scores_do_not_depend_on_how_they_are_cut(llama: TorchEngine, checkpoints: dict[str, Path]) -> None:
     bank = strong_bank(llama, 3)
     pairs = [[(p[:2], p[2:]) for p in prompts(k, (9, 5, 14)[: k + 1])] for k in range(3)]
-    whole = llama.score(bank, pairs)
-    cut = TorchEngine.load(str(checkpoints["llama"]), device="cpu", tokens_at_once=12).score(bank, pairs)
+    whole = llama.score(pairs, on=None, members=bank)
+    cut = TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(tokens=12)).score(
+        pairs, on=None, members=bank
+    )
     for row, other_row in zip(whole, cut, strict=True):
         for one, other in zip(row, other_row, strict=True):
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
@@ -63,7 +63,7 @@ def test_scores_do_not_depend_on_how_they_are_cut(llama: TorchEngine, checkpoint
 def test_sequence_loss_is_the_mean_over_target_tokens(llama: TorchEngine) -> None:
     rng = random.Random(1)
     sequences = [sequence(rng, 12, masked=5), sequence(rng, 40)]
-    losses = llama.sequence_loss(sequences)
+    losses = llama.sequence_loss(sequences, on=None)
     for one, loss in zip(sequences, losses, strict=True):
         labels = torch.tensor([one.ids]).masked_fill(~torch.tensor([one.mask]), -100)
         with torch.no_grad():
@@ -74,13 +74,12 @@ def test_sequence_loss_is_the_mean_over_target_tokens(llama: TorchEngine) -> Non
 def test_kl_is_nought_without_a_policy_and_right_with_one(llama: TorchEngine) -> None:
     rng = random.Random(2)
     sequences = [sequence(rng, 9, masked=4), sequence(rng, 15)]
-    assert llama.token_kl(sequences) == 0.0
+    assert llama.token_kl(sequences, on=None) == 0.0
     rows = []
-    policy = strong(initial_adapter(llama._layout, 4, 8.0, 0), size=0.1)
+    policy = strong(initial_adapter(llama.layout, 4, 8.0, 0), size=0.1)
     for adapter in (policy, None):
-        llama.mount(adapter)
-        measured = llama.token_kl(sequences) if adapter else 0.0
-        with llama._beside([]), torch.no_grad():
+        measured = llama.token_kl(sequences, on=adapter) if adapter else 0.0
+        with beside(llama, adapter), torch.no_grad():
             logits = [llama.model(input_ids=torch.tensor([s.ids])).logits[0] for s in sequences]
         kept = [row[t - 1] for row, s in zip(logits, sequences, strict=True) for t in range(1, len(s.ids)) if s.mask[t]]
         rows.append((measured, torch.log_softmax(torch.stack(kept).double(), -1)))
@@ -92,10 +91,10 @@ def test_kl_is_nought_without_a_policy_and_right_with_one(llama: TorchEngine) ->
 
 def test_nothing_to_score_is_refused(llama: TorchEngine) -> None:
     with pytest.raises(UpdateError):
-        llama.score(None, [[([5], [])]])
+        llama.score([[([5], [])]], on=None)
     with pytest.raises(UpdateError):
-        llama.score(None, [[([], [5])]])
+        llama.score([[([], [5])]], on=None)
     with pytest.raises(UpdateError):
-        llama.score(None, [[([5] * 90, [5] * 10)]])
+        llama.score([[([5] * 90, [5] * 10)]], on=None)
     with pytest.raises(UpdateError):
-        llama.token_kl([])
+        llama.token_kl([], on=None)

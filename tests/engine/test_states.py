@@ -8,8 +8,8 @@ import torch
 from made_updates import mixed_updates, sequence, strong, update
 from torch import Tensor
 
-from selfedit.engine.lora import Bank, LoraAdapter
-from selfedit.engine.reference import add_lora, load_base
+from benchmarks.peft_reference import add_lora, load_base
+from selfedit.engine.adapters.lora import Bank, LoraAdapter
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError, SettingsError, UpdateError
 from selfedit.types import TrainSequence
@@ -66,9 +66,9 @@ def test_any_loss_has_pefts_gradients(
     bank = engine.bank(adapters)
     (rows,) = bank.parameters()
     with torch.no_grad():
-        before = engine.states(bank, texts)
+        before = engine.states(texts, on=None, members=bank)
         olds = before.split(before.logprobs(TEMPERATURE) + 0.3 * torch.randn(len(before.targets)))
-    states = engine.states(bank, texts)
+    states = engine.states(texts, on=None, members=bank)
     made = [states.split(t) for t in (states.logprobs(TEMPERATURE), states.entropies(TEMPERATURE), states.hidden)]
     old = [torch.cat(parts) for parts in olds]
     losses = [any_loss(*(torch.cat(parts[k]) for parts in made), old[k]) for k in range(3)]
@@ -89,9 +89,9 @@ def test_torchs_own_optimiser_trains_it_as_fit_does(llama: TorchEngine) -> None:
     optimizer = torch.optim.AdamW(bank.parameters(), lr=one.lr, weight_decay=0.0)
     for _ in range(one.steps):
         optimizer.zero_grad()
-        (-llama.states(bank, [one.sequences]).logprobs().mean()).backward()
+        (-llama.states([one.sequences], on=None, members=bank).logprobs().mean()).backward()
         optimizer.step()
-    fitted = llama.fit([one])
+    fitted = llama.apply([one], on=None)
     change = torch.linalg.vector_norm(fitted.flat - bank.flat.detach())
     begun = llama.bank([llama.initial_adapter(rank=one.rank, alpha=one.alpha, seed=one.seed)])
     assert float(change / torch.linalg.vector_norm(fitted.flat - begun.flat)) < 1e-4
@@ -101,7 +101,10 @@ def test_torchs_own_optimiser_trains_it_as_fit_does(llama: TorchEngine) -> None:
 def test_several_forwards_add_up_and_a_kept_graph_can_be_used_twice(llama: TorchEngine) -> None:
     bank = llama.bank([start(llama, 1)])
     parameters = bank.parameters()
-    first, second = (llama.states(bank, [batch]).logprobs().sum() for batch in (sequences(1, 9, 5), sequences(2, 14)))
+    first, second = (
+        llama.states([batch], on=None, members=bank).logprobs().sum()
+        for batch in (sequences(1, 9, 5), sequences(2, 14))
+    )
     (both,) = torch.autograd.grad(first + second, parameters, retain_graph=True)
     (one,) = torch.autograd.grad(first, parameters, retain_graph=True)
     (other,) = torch.autograd.grad(second, parameters)
@@ -116,7 +119,7 @@ def test_a_failing_member_leaves_the_others_gradients(llama: TorchEngine) -> Non
         if bad:
             bank.flat[1] = torch.nan
         (rows,) = bank.parameters()
-        states = llama.states(bank, [sequences(1, 9), sequences(2, 9)])
+        states = llama.states([sequences(1, 9), sequences(2, 9)], on=None, members=bank)
         torch.cat(states.split(states.logprobs())[0]).sum().backward()
         assert rows.grad is not None
         return rows.grad[0]
@@ -128,19 +131,19 @@ def test_the_base_gets_no_gradients_and_stays_bare(llama: TorchEngine) -> None:
     before = llama.base_sha256()
     bank = llama.bank([start(llama, 1)])
     bank.parameters()
-    llama.states(bank, [sequences(1, 9)]).logprobs().sum().backward()
+    llama.states([sequences(1, 9)], on=None, members=bank).logprobs().sum().backward()
     assert all(p.grad is None and not p.requires_grad for p in llama.model.parameters())
     assert not any("forward" in module.__dict__ for module in llama.model.modules())
     assert llama.base_sha256() == before
 
 
 def test_without_parameters_states_are_the_scores(llama: TorchEngine) -> None:
-    bank = llama.fit(mixed_updates()[:2])
+    bank = llama.apply(mixed_updates()[:2], on=None)
     texts = [sequences(1, 9, 12), sequences(2, 7)]
-    states = llama.states(bank, texts)
+    states = llama.states(texts, on=None, members=bank)
     assert not states.hidden.requires_grad
     pairs = [[(text.ids[:2], text.ids[2:]) for text in some] for some in texts]
-    for row, scored in zip(states.split(states.logprobs()), llama.score(bank, pairs), strict=True):
+    for row, scored in zip(states.split(states.logprobs()), llama.score(pairs, on=None, members=bank), strict=True):
         for ours, theirs in zip(row, scored, strict=True):
             assert ours.tolist() == pytest.approx(theirs.logprobs, abs=1e-5)
 
@@ -149,12 +152,12 @@ def test_without_parameters_states_are_the_scores(llama: TorchEngine) -> None:
 def test_what_was_sampled_is_scored_as_it_was_sampled(llama: TorchEngine, temperature: float, top_p: float) -> None:
     """So ratios are 1 on policy, whatever the temperature and top_p."""
     prompts = [[1, 5, 9], [1, 20, 30, 40]]
-    written = llama.sample(prompts, [3, 4], max_new_tokens=12, temperature=temperature, top_p=top_p)
+    written = llama.sample(prompts, [3, 4], on=None, max_new_tokens=12, temperature=temperature, top_p=top_p)
     texts = [
         TrainSequence(w.prompt_ids + w.token_ids, (False,) * len(w.prompt_ids) + (True,) * len(w.token_ids))
         for w in written
     ]
-    states = llama.states(None, [texts])
+    states = llama.states([texts], on=None)
     for ours, one in zip(states.split(states.logprobs(temperature, top_p))[0], written, strict=True):
         assert ours.tolist() == pytest.approx(one.logprobs, abs=1e-4)
 
@@ -164,7 +167,7 @@ def test_a_policy_with_targets_of_its_own_can_be_trained_further(checkpoints: di
     policy = engine.initial_adapter(rank=3, alpha=6.0, seed=0, targets="all-linear")
     bank = engine.bank([policy], targets="all-linear")
     (rows,) = bank.parameters()
-    engine.states(bank, [sequences(1, 9)]).logprobs().sum().backward()
+    engine.states([sequences(1, 9)], on=None, members=bank).logprobs().sum().backward()
     assert rows.grad is not None
     assert len(bank.layout.targets) == 14
     with pytest.raises(ModelError, match="no target here"):
@@ -185,7 +188,7 @@ def test_bad_batches_are_refused(
 ) -> None:
     bank: Bank = llama.bank([start(llama, 1), start(llama, 2)])
     with pytest.raises(error, match=message):
-        llama.states(bank, texts)
+        llama.states(texts, on=None, members=bank)
 
 
 @pytest.mark.parametrize(("rank", "alpha"), [(0, 8.0), (999, 8.0), (4, float("nan")), (4, -1.0)])

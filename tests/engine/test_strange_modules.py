@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from made_updates import mixed_updates, prompts, strong
+from made_updates import beside, mixed_updates, prompts, strong
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from selfedit.engine.lora import initial_adapter
-from selfedit.engine.reference import distance, peft_fit
+from benchmarks.peft_reference import distance, peft_fit
+from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError
 
@@ -49,41 +49,40 @@ def rounded(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> To
 
 def test_members_get_what_peft_gives_each_alone(rounded: TorchEngine, checkpoints: dict[str, Path]) -> None:
     updates, before = mixed_updates(), rounded.base_sha256()
-    bank = rounded.fit(updates)
+    bank = rounded.apply(updates, on=None)
     references = []
     for k, one in enumerate(updates):
-        start = initial_adapter(rounded._layout, one.rank, one.alpha, one.seed)
+        start = initial_adapter(rounded.layout, one.rank, one.alpha, one.seed)
         reference, losses = peft_fit(checkpoints["llama"], one, start)
         references.append(reference)
         assert distance(bank.adapter(k), reference) <= 1e-4
         assert bank.losses[k] == pytest.approx(losses, rel=1e-5)
     asked = [prompts(k, (3, 9)) for k in range(len(updates))]
-    theirs = rounded.answer(rounded.bank(references), asked, max_new_tokens=8)
-    assert rounded.answer(bank, asked, max_new_tokens=8) == theirs
+    theirs = rounded.answer(asked, on=None, members=rounded.bank(references), max_new_tokens=8)
+    assert rounded.answer(asked, on=None, members=bank, max_new_tokens=8) == theirs
     assert rounded.base_sha256() == before
 
 
-def test_a_mounted_policy_is_added(rounded: TorchEngine, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_policy_underneath_is_added(rounded: TorchEngine, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     from peft import PeftModel
 
-    policy = strong(initial_adapter(rounded._layout, 4, 6.0, 1))
+    policy = strong(initial_adapter(rounded.layout, 4, 6.0, 1))
     policy.save(tmp_path)
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(checkpoints["llama"]), tmp_path).eval()
-    rounded.mount(policy)
     ids = torch.tensor(prompts(1, (9,)))
-    with torch.no_grad(), rounded._beside([]):
+    with torch.no_grad(), beside(rounded, policy):
         torch.testing.assert_close(rounded.model(input_ids=ids).logits, theirs(input_ids=ids).logits)
 
 
 def test_such_a_module_is_not_merged(rounded: TorchEngine, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"mlp.*Rounded"):
-        rounded.merge(strong(initial_adapter(rounded._layout, 4, 6.0, 1)), tmp_path / "merged")
+        rounded.merge(strong(initial_adapter(rounded.layout, 4, 6.0, 1)), tmp_path / "merged")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_forward_that_somebody_hung_on_a_module_is_used_and_kept(checkpoints: dict[str, Path]) -> None:
     model = AutoModelForCausalLM.from_pretrained(checkpoints["llama"])
-    tokenizer = TorchEngine.load(str(checkpoints["llama"]), device="cpu")._tokenizer
+    tokenizer = TorchEngine.load(str(checkpoints["llama"]), device="cpu").texts.tokenizer
     module = model.get_submodule("model.layers.0.mlp.up_proj")
     plain, calls = module.forward, []
 
@@ -95,6 +94,6 @@ def test_a_forward_that_somebody_hung_on_a_module_is_used_and_kept(checkpoints: 
     with pytest.warns(UserWarning, match="Linear computes in a way of its own"):
         engine = TorchEngine(model, tokenizer)
     calls.clear()
-    engine.fit(mixed_updates()[:1])
+    engine.apply(mixed_updates()[:1], on=None)
     assert calls
     assert module.forward is hung

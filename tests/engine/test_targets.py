@@ -8,8 +8,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, MixtralConfig
 
 from conftest import FAMILIES, tiny_model
-from selfedit.engine.lora import initial_adapter
-from selfedit.engine.targets import find_layout
+from selfedit.engine.adapters.lora import initial_adapter
+from selfedit.engine.adapters.targets import find_layout
 from selfedit.errors import ModelError
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.

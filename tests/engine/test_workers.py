@@ -12,8 +12,9 @@ import pytest
 import torch
 from made_updates import update
 
+from selfedit.config import AtOnce
 from selfedit.engine.torch_engine import TorchEngine
-from selfedit.engine.workers import Steps, on_workers
+from selfedit.engine.training.workers import Steps, on_workers
 
 
 @pytest.fixture
@@ -24,27 +25,26 @@ def two_threads() -> Iterator[None]:
 
 
 def test_members_are_the_same_bits_on_one_worker_and_on_two(checkpoints: dict[str, Path], two_threads: None) -> None:
-    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", members_at_once=2)
-    policy = engine.fit([update(20)]).adapter(0)
-    engine.mount(policy)
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=2))
+    policy = engine.apply([update(20)], on=None).adapter(0)
     updates = [update(k, steps=3 + k % 3) for k in range(7)]
     before = engine.base_sha256()
-    beside = engine.fit(updates)
+    beside = engine.apply(updates, on=policy)
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
-    alone = engine.fit(updates)
+    alone = engine.apply(updates, on=policy)
     assert torch.equal(beside.flat, alone.flat)
     assert beside.losses == alone.losses
     assert engine.base_sha256() == before
 
 
 def test_replicas_hang_hooks_of_their_own_on_the_same_tensors(llama: TorchEngine) -> None:
-    body = llama._body
+    body = llama.body
     replica = body.replica()
     mine, other = dict(body.model.named_parameters()), dict(replica.model.named_parameters())
     assert mine.keys() == other.keys()
     assert all(mine[name] is other[name] for name in mine)
-    path = llama.fit([update(1)]).layout.targets[0].path
+    path = llama.apply([update(1)], on=None).layout.targets[0].path
     assert body.model.get_submodule(path) is not replica.model.get_submodule(path)
 
 
@@ -52,7 +52,7 @@ def test_replicas_hang_hooks_of_their_own_on_the_same_tensors(llama: TorchEngine
 def test_an_error_in_one_piece_stops_the_others_between_steps(
     error: type[BaseException], llama: TorchEngine, two_threads: None
 ) -> None:
-    bodies = [llama._body, llama._body.replica()]
+    bodies = [llama.body, llama.body.replica()]
     begun: list[int] = []
     closed: list[int] = []
 
@@ -63,7 +63,7 @@ def test_an_error_in_one_piece_stops_the_others_between_steps(
                 if piece == 1 and step == 3:
                     raise error("piece 1")
                 time.sleep(0.01)
-                yield
+                yield 1
         finally:
             closed.append(piece)
 
@@ -83,14 +83,14 @@ def test_ctrl_c_stops_every_piece_between_steps(llama: TorchEngine, two_threads:
                 if piece == 1 and step == 3:
                     os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C sends: Python tells the main thread alone
                 time.sleep(0.01)
-                yield
+                yield 1
         finally:
             closed.append(piece)
 
     began = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            on_workers([llama._body, llama._body.replica()], range(5), work)
+            on_workers([llama.body, llama.body.replica()], range(5), work)
     finally:
         signal.signal(signal.SIGINT, before)
     assert sorted(closed) == [0, 1]

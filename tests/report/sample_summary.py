@@ -1,10 +1,11 @@
-"""Hand-made summaries: a full one (with hostile text in it), and the least that may come."""
+"""Hand-made summaries, as the files hold them: a full one with hostile text in it, and the smallest; and both as types."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from selfedit.config import make_settings
+from selfedit.summary import SCHEMA_VERSION, Summary, new_summary
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -19,6 +20,10 @@ def _rung(rung: str, accuracy: float, steps: int = 16, tokens: int = 48_512, n_t
         "n_probes": n_tasks * 8,
         "steps": steps,
         "trained_tokens": tokens,
+        "failed_edits": 0,
+        "ungraded_tasks": 0,
+        "lines_held_out": 0,
+        "reward": accuracy,
     }
 
 
@@ -77,6 +82,8 @@ def round_row(n: int) -> dict[str, Any]:
     shares |= {"qa_reversed": 0.05 + 0.05 * n, "derived": 0.05}
     row: dict[str, Any] = {
         "round": n,
+        "verdict": "base",
+        "guards": {},
         "mean_reward": 0.21 + 0.08 * n,
         "valid_share": 0.97,
         "selected_share": 0.2,
@@ -99,7 +106,7 @@ def round_row(n: int) -> dict[str, Any]:
 
 
 def full_summary() -> dict[str, Any]:
-    """Every key, with ten rungs, four rounds and three examples."""
+    """Every key of a single run, with eleven rungs, four rounds and three examples."""
     settings = make_settings({"seed": 3, "rounds": 3})
     ladder = [
         _rung("no_edit", 0.021, 0, 0),
@@ -116,6 +123,7 @@ def full_summary() -> dict[str, Any]:
     ]
     kinds = {"direct": 0.2, "reworded": 0.1, "reversed": 0.0, "derived": -0.1}
     return {
+        "schema_version": SCHEMA_VERSION,
         "ladder": ladder,
         "paired": [
             {"a": "round_2", "b": "base_edits", "difference": 0.171, "low": 0.092, "high": 0.251},
@@ -123,12 +131,14 @@ def full_summary() -> dict[str, Any]:
             {"a": "passage_only_rl_learner", "b": "passage_only", "difference": 0.007, "low": -0.031, "high": 0.045},
         ],
         "rounds": [round_row(n) for n in range(4)],
-        "reliability": {"of": "logprob", "reliability": 0.62, "low": 0.5, "high": 0.7, "seeds_for_80": 3},
+        "reliability": reliability_row(of="logprob", reliability=0.62, low=0.5, high=0.7, seeds_for_80=3),
         "by_kind": [
             {"rung": row["rung"], "kind": kind, "accuracy": min(1.0, max(0.0, row["accuracy"] + more)), "n": 120}
             for row in ladder
             for kind, more in kinds.items()
         ],
+        "per_task": {row["rung"]: {f"t{i}": row["accuracy"] for i in range(3)} for row in ladder},
+        "style_shares": {"base_edits": {"vague": 1.0}},
         "examples": [_example(0, "e1"), _example(1, "e2"), _example(2, "e3")],
         "notes": [f"random weights: accuracy is meaningless {HOSTILE}"],
         "verbatim_share": 0.0,
@@ -138,30 +148,69 @@ def full_summary() -> dict[str, Any]:
         "settings_sha256": settings.sha256(),
         "settings": settings.fields(),
         "selfedit_version": "0.1.0",
-        "timing": {"total_seconds": 431.5, "stages": {"ladder": 200.1, "round 1": 115.0, "round 2": 116.4}},
+        "policies": [None, "cd" * 32, "ef" * 32, "ef" * 32],
+        "dtype": "fp32",
+        "timing": {
+            "total_seconds": 431.5,
+            "stages": {"ladder": 200.1, "round 1": 115.0, "round 2": 116.4},
+            "dtype": "fp32: as set",
+        },
     }
 
 
 def minimal_summary() -> dict[str, Any]:
-    """The least that may come: one rung."""
-    return {"ladder": [{"rung": "no_edit", "accuracy": 0.0}]}
+    """The smallest result: one rung."""
+    empty: dict[str, Any] = {name: [] for name in ("paired", "rounds", "by_kind", "examples", "notes", "policies")}
+    kept = ("base_sha256_before", "base_sha256_after", "dtype", "seed", "settings_sha256", "selfedit_version")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "ladder": [_rung("no_edit", 0.0)],
+        **empty,
+        "reliability": reliability_row(),
+        "per_task": {"no_edit": {"t0": 0.0}},
+        "style_shares": {},
+        "verbatim_share": 0.0,
+        "settings": {},
+        "timing": {"total_seconds": 0.1, "stages": {}, "dtype": "fp32: as set"},
+        **{name: value for name, value in full_summary().items() if name in kept},
+    }
 
 
-def card_rows() -> list[dict[str, Any]]:
-    """Rows as `selfedit.evaluation.card.measure` gives them."""
-    common = {"low": 0.9, "high": 0.97, "n": 200}
-    return [
-        {"skill": "reads a passage", "family": "e1", "probe": "direct", "accuracy": 0.94, "wanted": 0.9, "ok": True}
-        | common
-        | {"shortcuts": {"always the first name": 0.33, "no passage": 0.02}},
-        {
-            "skill": "knows nothing without it",
-            "family": "e2",
-            "probe": "reversed",
-            "accuracy": 0.2,
-            "wanted": 0.1,
-            "ok": False,
-        }
-        | common
-        | {"shortcuts": {}},
-    ]
+def full(**changed: Any) -> Summary:
+    """The full summary as a type, with other fields where they are named."""
+    return new_summary(full_summary() | changed)
+
+
+def minimal(**changed: Any) -> Summary:
+    """The smallest summary as a type, with other fields where they are named."""
+    return new_summary(minimal_summary() | changed)
+
+
+def arm(merge: str, immediate: float, retained: float | None, n: int = 3, **more: Any) -> dict[str, Any]:
+    """An arm of a stream of ``n`` passages."""
+    return {
+        "merge": merge,
+        "immediate": immediate,
+        "retained": retained,
+        "retained_share": {"mean": 0.5, "low": 0.4, "high": 0.6},
+        "backward_transfer": {"mean": -0.123, "low": -0.2, "high": -0.1},
+        "general_before": 0.98,
+        "general_after": 0.42,
+        "intervals": {"immediate": None, "retained": None},
+        "seeds": 1,
+        "ungraded": 0,
+        "optimiser_steps": 12.0,
+        "trained_tokens": 480.0,
+        "lessons": 0,
+        "decisions": {"accepted": 2, "scaled": 1, "rejected": 0},
+        "matrix": {str(k): [0.25] * k for k in range(1, n + 1)},
+        "steps": [],
+        **more,
+    }
+
+
+def reliability_row(**measured: Any) -> dict[str, Any]:
+    """A row of `rewards.reliability`, in which only what is named was measured."""
+    names = ("reliability", "low", "high", "var_within", "var_observed", "var_between")
+    unknown = dict.fromkeys((*names, "seeds_for_80", "seeds_low", "seeds_high"))
+    return {"of": "gain", **unknown, "n_edits": 0, "n_tasks": 0, **measured}

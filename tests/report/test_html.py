@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_summary import HOSTILE, full_summary, minimal_summary
+from sample_summary import HOSTILE, full, full_summary, minimal
 
 from selfedit.config import make_settings
 from selfedit.errors import DiskError
 from selfedit.report.html import report_html, reproduce_command, write_report
+from selfedit.summary import Summary, new_summary
 
 VOID = {"meta", "br", "hr", "img"}
 
@@ -40,7 +41,7 @@ class Outline(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return report_html(full_summary())
+    return report_html(full())
 
 
 def outline(page: str) -> Outline:
@@ -51,13 +52,17 @@ def outline(page: str) -> Outline:
 
 
 def test_a_full_report_holds_every_section(page: str) -> None:
-    for title in ("The ladder", "What changed in what the model writes", "One passage, followed through"):
+    for title in (
+        "The ladder",
+        "What changed in what the model writes",
+        "One passage, from the self-edit to the answers",
+    ):
         assert title in page
-    for title in ("Rounds and guards", "Paired differences", "To check it, and to run it again"):
+    for title in ("Rounds and guards", "Paired differences", "Check the run, or run it again"):
         assert title in page
     assert "selfedit demo --seed 3 --rounds 3" in page
     assert "✓ unchanged" in page
-    assert "about 62 % are real; 3 seeds an edit would make it 80 %" in page
+    assert "about 62 % is signal and the rest is seed noise; 3 seeds per edit would make it 80 %" in page
     assert len(page.encode()) < 1_000_000
 
 
@@ -87,7 +92,7 @@ def test_no_text_of_a_summary_becomes_markup() -> None:
     summary = hostile_everywhere(full_summary())
     for row in summary["ladder"][:3] + summary["by_kind"]:
         row["rung"] = row["rung"].partition("<")[0]  # so that every chart is drawn
-    page = report_html(summary)
+    page = report_html(new_summary(summary))
     parsed = outline(page)
     assert "script" not in parsed.tags
     assert "img" not in parsed.tags
@@ -96,8 +101,8 @@ def test_no_text_of_a_summary_becomes_markup() -> None:
     assert "&lt;script&gt;" in page
 
 
-@pytest.mark.parametrize("summary", [minimal_summary(), {}, {"ladder": [], "rounds": None, "examples": [{}]}])
-def test_a_report_of_little_is_a_page_too(summary: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("summary", [minimal(), minimal(ladder=[]), minimal(settings={"tasks": None, "seed": "x"})])
+def test_a_report_of_little_is_a_page_too(summary: Summary, tmp_path: Path) -> None:
     path = write_report(summary, tmp_path / "deep" / "report.html")
     page = path.read_text(encoding="utf-8")
     outline(page)
@@ -106,23 +111,30 @@ def test_a_report_of_little_is_a_page_too(summary: dict[str, Any], tmp_path: Pat
 
 
 def test_probes_turning_right_stand_side_by_side(page: str) -> None:
-    assert "own notes, after RL round 2: 3 of 4" in page
-    assert re.search(r'class="bad"[^>]*>✗ Torven .*?class="good"[^>]*>✓ Mara Velkin', page)
+    assert "self-edits, RL round 2: 3 of 4" in page
+    assert re.search(r'class="bad"[^>]*>✗ Torven [^\n]*\n<td[^\n]*class="good"[^>]*>✓ Mara Velkin', page)
+
+
+def test_the_weights_of_another_learner_are_checked_too() -> None:
+    page = report_html(minimal(learner_sha256_before="aa", learner_sha256_after="aa"))
+    assert "Learner's weights" in page
+    assert "Learner's weights" not in report_html(minimal())
 
 
 def test_changed_base_weights_are_shouted() -> None:
-    page = report_html({**minimal_summary(), "base_sha256_before": "aa", "base_sha256_after": "bb"})
+    page = report_html(minimal(base_sha256_before="aa", base_sha256_after="bb"))
     assert "✗ CHANGED" in page
 
 
 def test_the_command_to_reproduce_is_demo_only_for_the_demo() -> None:
     other = make_settings({"seed": 3, "inner": {"steps": 8}}).fields()
-    assert reproduce_command({"settings": other}) == "selfedit run config.toml --out runs/again"
-    assert reproduce_command({"settings": {"seed": "x", "rounds": 2}}).startswith("selfedit run")
-    assert reproduce_command({}) == ""
+    assert reproduce_command(minimal(settings=other)) == "selfedit run config.toml --out runs/again"
+    assert reproduce_command(full()) == "selfedit demo --seed 3 --rounds 3"
+    for unreadable in ({"seed": "x", "rounds": 2}, {}):
+        assert reproduce_command(minimal(settings=unreadable)).startswith("selfedit run")
 
 
 def test_a_report_that_cannot_be_written_says_that_the_run_is_kept(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError, match="the run itself is kept"):
-        write_report(minimal_summary(), tmp_path / "file" / "report.html")
+        write_report(minimal(), tmp_path / "file" / "report.html")

@@ -5,87 +5,80 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import pytest
 from rich.console import Console
-from sample_summary import full_summary
+from sample_summary import arm, full, full_summary
 
 from selfedit.report.arms import arms_table, streams_headline
+from selfedit.report.charts import streams_chart
 from selfedit.report.html import report_html
-from selfedit.report.streams import streams_chart, streams_html
+from selfedit.summary import Summary
+
+ARMS = {
+    "plain": arm("sum", 0.81, 0.093),
+    "<b>best</b>": arm("sum", 0.77, 0.615),
+    "routed": arm("routed", 0.9, 0.88),
+}
 
 
-def arm(merge: str, immediate: float, retained: float | None, n: int = 3, **more: Any) -> dict[str, Any]:
-    return {
-        "merge": merge,
-        "immediate": immediate,
-        "retained": retained,
-        "retained_share": {"mean": 0.5, "low": 0.4, "high": 0.6},
-        "backward_transfer": {"mean": -0.123, "low": -0.2, "high": -0.1},
-        "general_before": 0.98,
-        "general_after": 0.42,
-        "decisions": {"accepted": 2, "scaled": 1, "rejected": 0},
-        "matrix": {str(k): [0.25] * k for k in range(1, n + 1)},
-        **more,
-    }
+def stream(arms: dict[str, Any] = ARMS) -> Summary:
+    settings = {**full_summary()["settings"], "protocol": {"name": "stream"}}
+    return full(settings=settings, arms=arms, no_update=0.01, single=0.85, in_context=0.97)
 
 
-@pytest.fixture
-def summary() -> dict[str, Any]:
-    arms = {
-        "plain": arm("sum", 0.81, 0.093),
-        "<b>best</b>": arm("sum", 0.77, 0.615),
-        "routed": arm("routed", 0.9, 0.88),
-    }
-    made = full_summary()
-    made["settings"] = {**made["settings"], "protocol": {"name": "stream"}}
-    return {**made, "arms": arms, "no_update": 0.01, "single": 0.85, "in_context": 0.97}
+def shown(summary: Summary, width: int) -> list[str]:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(arms_table(summary))
+    return console.export_text().splitlines()
 
 
-def test_the_headline_names_the_merged_way_that_keeps_most_and_the_plain_one(summary):
-    told = streams_headline(summary)
-    assert "<b>best</b> keeps 61.5 % and plain keeps 9.3 %" in told
-    assert "nothing learned: 1.0 %; each passage alone: 85.0 %" in told
-    assert "88" not in told  # routed edits are another thing
-    summary["arms"] = {"routed": arm("routed", 0.9, 0.88), "broken": arm("sum", 0.9, None)}
-    assert streams_headline(summary) == ""
+def test_the_headline_names_the_merged_arm_that_retains_most_and_the_plain_one() -> None:
+    text = streams_headline(stream())
+    assert "the arm <b>best</b> answers 61.5 % and the arm plain answers 9.3 %" in text
+    assert "Without any edit the model answers 1.0 %; with each passage's edit learned alone, 85.0 %" in text
+    assert "88" not in text  # routed edits are not merged
+    fewer = ARMS | {"plain": arm("sum", 0.8, 0.99, seeds=1), "<b>best</b>": arm("sum", 0.77, 0.615, seeds=2)}
+    assert "plain" not in streams_headline(stream(fewer))  # of other passages
+    assert streams_headline(stream({"routed": arm("routed", 0.9, 0.88), "broken": arm("sum", 0.9, None)})) == ""
 
 
-def test_a_page_has_every_arm_with_its_numbers_in_the_table_of_its_kind(summary):
-    page = report_html(summary)
+def test_a_page_has_every_arm_with_its_numbers_in_the_table_of_its_kind() -> None:
+    page = report_html(stream())
     assert "<b>best</b>" not in page
     assert "&lt;b&gt;best&lt;/b&gt;" in page
-    merged, routed = page.split("Edits merged into one model")[1].split("kept apart, and routed")[:2]
+    merged, routed = page.split("Edits merged into one model")[1].split("Edits kept separate")[:2]
     assert "9.3 %" in merged
     assert "61.5 %" in merged
     assert "88.0 %" not in merged
     assert "88.0 %" in routed.split("</table>")[0]
-    for told in ("98 → 42 %", "2 accepted, 1 scaled", "after edit 3", "-12.3 points"):
-        assert told in page
-    assert "every change of its weights was reverted" not in page.lower()
+    for words in ("98 → 42 %", "2 accepted, 1 scaled", "after edit 3", "-12.3 points"):
+        assert words in page
+    assert "every change of its weights was undone" not in page
 
 
-def test_a_long_stream_has_no_matrix_and_a_run_no_stream(summary):
-    summary["arms"] = {"plain": arm("sum", 0.8, 0.1, n=20)}
-    assert "after edit" not in streams_html(summary)
-    assert streams_html(full_summary()) == ""
-    assert streams_chart(full_summary()) is None
-    assert "The stream" not in report_html(full_summary())
+def test_a_long_stream_has_no_matrix_and_a_run_no_stream() -> None:
+    assert "after edit" not in report_html(stream({"plain": arm("sum", 0.8, 0.1, n=20)}))
+    assert streams_chart(full()) is None
+    assert "The stream" not in report_html(full())
 
 
-def test_a_terminal_shows_the_arms(summary):
-    console = Console(width=90, record=True, file=io.StringIO())
-    console.print(arms_table(summary))
-    shown = console.export_text()
-    assert [name for name in ("plain", "<b>best</b>", "routed") if name in shown] == list(summary["arms"])
-    assert "61.5 %" in shown
+def test_a_terminal_shows_one_line_per_arm() -> None:
+    lines = shown(stream(), 90)
+    assert [line.split()[0] for line in lines[1:4]] == list(ARMS)
+    assert "61.5 %" in lines[2]
+    assert "3/3" in lines[2]
+    assert "not accepted as they are: plain 1 scaled; <b>best</b> 1 scaled; routed 1 scaled." in " ".join(
+        " ".join(lines).split()
+    )
 
 
-def test_eighty_columns_cut_nothing_off(summary):
-    name, wide = "consolidated", {"mean": 0.95, "low": 0.887, "high": 0.930}
-    summary["arms"] = {name: arm("sum", 0.8, 0.1, n=20) | {"general_before": 1.0, "general_after": 1.0}}
-    summary["arms"][name] |= {"trained_tokens": 17358, "decisions": {"accepted": 100, "invalid": 200}}
-    summary["arms"][name] |= {"intervals": {"retained": wide}, "retained_share": {**wide, "mean": 1.0}}
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(arms_table(summary))
-    shown = console.export_text().split()
-    assert {name, "93.0", "accepted,", "200", "invalid", "17,358", "Edits"} <= set(shown)
+def test_eighty_columns_cut_nothing_off() -> None:
+    wide = {"mean": 1.0, "low": 0.887, "high": 0.930}
+    figures = {"general_before": 1.0, "general_after": 1.0, "trained_tokens": 17358.0, "retained_share": wide}
+    more = figures | {
+        "decisions": {"accepted": 100, "invalid": 200},
+        "intervals": {"immediate": None, "retained": wide},
+    }
+    lines = shown(stream({"consolidated": arm("sum", 0.8, 0.1, n=20, **more)}), 80)
+    told = "consolidated 80.0 % 10.0 % 88.7 to 93.0 100 % 100 → 100 % 17,358 100/300"
+    assert lines[1].split() == told.split()
+    assert "consolidated 200 invalid." in " ".join(" ".join(lines).split())

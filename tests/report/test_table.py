@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from io import StringIO
-from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
-from sample_summary import card_rows, full_summary, minimal_summary
+from sample_summary import full, full_summary, minimal
 
-from selfedit.report.table import bar, card_table, ladder_table, paired_table, rounds_table
+from selfedit.report.table import bar, ladder_table, paired_table, rounds_table
+from selfedit.report.words import rung_label
+from selfedit.summary import Summary
 
 
 def rendered(renderable: RenderableType, width: int, terminal: bool = False) -> str:
@@ -16,43 +17,72 @@ def rendered(renderable: RenderableType, width: int, terminal: bool = False) -> 
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def tables(summary: dict[str, Any]) -> list[RenderableType]:
-    return [ladder_table(summary), paired_table(summary), rounds_table(summary), card_table(card_rows())]
+def tables(summary: Summary) -> list[RenderableType]:
+    return [ladder_table(summary), paired_table(summary), rounds_table(summary)]
 
 
 @pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("summary", [full_summary(), minimal_summary(), {}])
-def test_no_table_is_wider_than_the_screen(summary: dict[str, Any], width: int) -> None:
+@pytest.mark.parametrize("summary", [full(), minimal(), minimal(ladder=[])])
+def test_no_table_is_wider_than_the_screen(summary: Summary, width: int) -> None:
     for table in tables(summary):
         assert max(len(line.rstrip()) for line in rendered(table, width).splitlines()) <= width
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_ladder_shows_every_rung_whole(width: int) -> None:
-    shown = rendered(ladder_table(full_summary()), width)
-    for row in full_summary()["ladder"]:
-        assert row["rung"] in shown
-    for whole in ("own notes, after RL round 2", "40.2 %", "34.2 to 46.2", "1,248,512"):
+def test_every_rung_is_one_whole_line_of_the_ladder(width: int) -> None:
+    lines = rendered(ladder_table(full()), width).splitlines()
+    rungs = full().ladder
+    for row, line in zip(rungs, lines[1 : len(rungs) + 1], strict=True):
+        assert line.startswith(f"{rung_label(row.rung)} ")
+        assert (row.rung in line) == (width == 120)  # its name in the settings
+        assert f"{100 * row.accuracy:.1f} %" in line
+    shown = " ".join("\n".join(lines).split())
+    for whole in ("34.2 to 46.2", "89.3 to 100.0", "1,248,512", "self-edits, RL round 1 (24)"):  # fewer tasks
         assert whole in shown
     assert "…" not in shown
-    assert "round_1 24" in shown  # fewer tasks are told
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_long_rung_is_one_line_too_and_its_whole_name_stands_below(width: int, ascii_only: bool) -> None:
+    ladder = full_summary()["ladder"]
+    ladder[0]["rung"] = "_".join(["a", *["very"] * 20, "long_name"])
+    ladder[0]["trained_tokens"] = 123_456_789_012
+    console = Console(file=StringIO(), width=width, highlight=False)
+    if ascii_only:
+        console = Console(file=_Ascii(), width=width, highlight=False)
+    console.print(ladder_table(minimal(ladder=ladder)))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    cut = "..." if ascii_only else "…"
+    assert lines[1].startswith("a very")
+    assert lines[1].endswith("123,456,789,012")
+    assert cut in lines[1]
+    assert lines[2].startswith("passage only ")
+    assert max(map(len, (line.rstrip() for line in lines))) <= width
+    assert rung_label(ladder[0]["rung"]) in " ".join(" ".join(lines).split())
+
+
+class _Ascii(StringIO):
+    encoding = "ascii"
+
+
+def test_pairs_are_named_as_in_the_ladder() -> None:
+    lines = rendered(paired_table(full()), 80).splitlines()
+    assert lines[1].split("  ")[0] == "self-edits, RL round 2 minus self-edits, before RL"
+    assert len(lines) == 5  # a header, three pairs, and what a row is
 
 
 def test_rounds_show_what_was_rolled_back_and_why() -> None:
-    shown = " ".join(rendered(rounds_table(full_summary()), 120).split())
+    shown = " ".join(rendered(rounds_table(full()), 120).split())
     assert "rolled back: KL to the base 0.61 is over its limit 0.5" in shown
 
 
-def test_a_card_shows_missed_rows() -> None:
-    shown = rendered(card_table(card_rows()), 120)
-    assert "✗ missed" in shown
-    assert "1 of 2 rows missed." in shown
-
-
 def test_text_of_a_model_reaches_a_terminal_without_its_control_codes() -> None:
-    row = {"rung": "\x1b[31mred", "accuracy": 0.5}
-    assert "\x1b" not in rendered(ladder_table({"ladder": [row]}), 80)
-    assert "[bold]" in rendered(ladder_table({"ladder": [{"rung": "[bold]", "accuracy": 0.5}]}), 80)
+    for name, shown in (("\x1b[31mred", "[31mred"), ("[bold]", "[bold]")):
+        ladder = [{**full_summary()["ladder"][0], "rung": name}]
+        text = rendered(ladder_table(minimal(ladder=ladder)), 80)
+        assert shown in text
+        assert "\x1b" not in text
 
 
 def test_a_bar_is_always_as_wide_as_its_column() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from sample_summary import full_summary, minimal_summary
+from sample_summary import full, full_summary, minimal
 
 from selfedit.report.words import (
     count,
@@ -30,7 +30,7 @@ def test_ordinary_text_is_kept() -> None:
 @pytest.mark.parametrize("value", [None, "x", float("nan"), float("inf"), True])
 def test_what_was_not_measured_is_shown_as_missing_and_not_as_zero(value: object) -> None:
     assert percent(value) == "–"
-    assert interval({"low": value, "high": 0.5}) == "–"
+    assert interval(value, 0.5) == "–"
 
 
 def test_numbers_are_said_plainly() -> None:
@@ -46,32 +46,32 @@ def test_numbers_are_said_plainly() -> None:
 
 
 def test_rungs_have_plain_names() -> None:
-    assert rung_label("round_2") == "own notes, after RL round 2"
+    assert rung_label("round_2") == "self-edits, RL round 2"
     assert rung_label("something_new") == "something new"
-    assert rung_group("rl_edits_base_learner") == "taken apart"
+    assert rung_group("rl_edits_base_learner") == "ablation"
     assert rung_group("in_context") == "ceiling"
 
 
 def test_headline_claims_no_more_than_its_interval() -> None:
-    summary = full_summary()
-    assert "a gain" in headline(summary)
-    summary["paired"][0] |= {"low": -0.01}
-    assert "no difference is shown" in headline(summary)
-    summary["paired"][0] |= {"low": -0.2, "high": -0.1}
-    assert "a loss" in headline(summary)
-    del summary["paired"]
-    assert "Paired" not in headline(summary)
-    assert headline(minimal_summary()) == ""
+    def said(**bounds: float) -> str:
+        first, *others = full_summary()["paired"]
+        return headline(full(paired=[first | bounds, *others]))
+
+    assert said().endswith("+17.1 points (95 % interval +9.2 to +25.1): a gain.")
+    assert "no difference is shown" in said(low=-0.01)
+    assert said(low=-0.2, high=-0.1).endswith("a loss.")
+    assert "difference" not in headline(full(paired=[]))
+    assert headline(minimal()) == ""
 
 
 def test_how_much_of_the_reward_is_signal_is_said_in_a_sentence() -> None:
-    assert reliability_line({"of": "gain", "reliability": 0.617, "seeds_for_80": 3}) == (
-        "Of the differences in reward between edits of one passage about 62 % are real; "
-        "3 seeds an edit would make it 80 %."
+    assert reliability_line(0.617, 3, "gain") == (
+        "Of the differences in reward between edits of the same passage, about 62 % is signal and the rest is seed noise; "
+        "3 seeds per edit would make it 80 %."
     )
-    likely = reliability_line({"of": "logprob", "reliability": 0.9, "seeds_for_80": 1})
+    likely = reliability_line(0.9, 1, "logprob")
     assert "log-likelihood of the right answers" in likely
-    assert likely.endswith("about 90 % are real.")  # it is 80 % already
-    for row in ({"reliability": -0.2, "seeds_for_80": None}, {"reliability": 0.0, "seeds_for_80": None}):
-        assert "can't be told from noise" in reliability_line(row)
-    assert reliability_line({}) == reliability_line({"reliability": None, "seeds_for_80": None}) == ""
+    assert likely.endswith("the rest is seed noise.")  # it is 80 % already
+    for share in (-0.2, 0.0):
+        assert "no larger than the noise" in reliability_line(share, None)
+    assert reliability_line(None, None) == ""

@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 ACCOUNT_HEADERS = ("openai-organization", "openai-project")
-MISBEHAVES = ("500", "prose")  # those that notes may ask for
 
 
 def completion(content: object) -> bytes:
@@ -54,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         sent = json.loads(body["messages"][1]["content"])
-        question = sent.get("question") or sent["notes"]
+        question = sent["question"]
         with self.server.lock:
             self.server.asked[question] += 1
             self.server.bodies.append(body)
@@ -65,13 +64,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.most_under_way = max(self.server.under_way, self.server.most_under_way)
         try:
             first = question.split()[0] if question.split() else ""
-            how = "marks" if "notes" in sent and first not in MISBEHAVES else first
-            self._misbehave(self.server.always or how, before, question)
+            self._misbehave(self.server.always or first, before)
         finally:
             with self.server.lock:
                 self.server.under_way -= 1
 
-    def _misbehave(self, how: str, times: int, question: str) -> None:
+    def _misbehave(self, how: str, times: int) -> None:
         if how == "slow":
             time.sleep(1.5)
         if how in ("429", "500", "401", "400", "403", "404"):
@@ -81,7 +79,6 @@ class _Handler(BaseHTTPRequestHandler):
         if how == "prose-once" and times == 1:
             return self._send(200, completion("Let me think about it."))
         said = {"prose": "Yes, although one could also say no.", "no": "No.", "null": None, "list": ["yes"]}
-        said["marks"] = f"4 4 4 {5 - len(question) % 5}"
         reply = completion(said.get(how, "yes"))
         if how == "trickle":
             return self._trickle(reply)

@@ -15,8 +15,8 @@ from selfedit.config import make_settings
 from selfedit.errors import GraderError, SettingsError
 from selfedit.evaluation.experiment import run_experiment
 from selfedit.rewards.check import check_grader
-from selfedit.rewards.custom import call_custom, load_custom
-from selfedit.rewards.outcomes import Rewarder, Worth, _not_all_ungraded
+from selfedit.rewards.examiner import Examiner, Worth, refuse_all_ungraded
+from selfedit.rewards.terms.custom import call_custom, load_custom
 from selfedit.types import Answer, Probe, Task
 
 TASK = Task("t", "T", ("context",), (Probe("Where?", "Lyon"),))
@@ -143,16 +143,16 @@ def test_gold_answers_have_to_be_worth_more_than_empty_ones(
 def test_a_run_stops_where_so_much_fails_that_the_reward_is_broken_and_for_no_task_of_its_own() -> None:
     tasks = [Task(f"t{i}", "T", ("c",), TASK.probes) for i in range(4)]
     lost, known = Worth(None, -1.0, problem="no price"), Worth(0.0, -1.0, 0.0)
-    _not_all_ungraded([tasks[0]] * 20, [lost] * 20, [lost] * 20)  # that task can't be graded
-    _not_all_ungraded([tasks[0]] * 7, [lost] * 7, [known] * 7)
-    _not_all_ungraded(tasks[:2], [lost] * 2, [lost] * 2)
-    _not_all_ungraded(tasks * 2, [*[lost] * 7, known], [known] * 8)
+    refuse_all_ungraded([tasks[0]] * 20, [lost] * 20, [lost] * 20)  # that task can't be graded
+    refuse_all_ungraded([tasks[0]] * 7, [lost] * 7, [known] * 7)
+    refuse_all_ungraded(tasks[:2], [lost] * 2, [lost] * 2)
+    refuse_all_ungraded(tasks * 2, [*[lost] * 7, known], [known] * 8)
     with pytest.raises(GraderError, match=r"not one of 4 tasks could be graded \(no price\)"):
-        _not_all_ungraded(tasks, [lost] * 4)
+        refuse_all_ungraded(tasks, [lost] * 4)
     with pytest.raises(GraderError, match=r"not one of 8 edits of 2 tasks could be graded"):
-        _not_all_ungraded(tasks[:2] * 4, [lost] * 8, [lost] * 8)
+        refuse_all_ungraded(tasks[:2] * 4, [lost] * 8, [lost] * 8)
     with pytest.raises(GraderError, match=r"not one of 8 edits of 1 task could be graded"):
-        _not_all_ungraded([tasks[0]] * 8, [lost] * 8, [known] * 8)
+        refuse_all_ungraded([tasks[0]] * 8, [lost] * 8, [known] * 8)
 
 
 def test_a_reward_that_breaks_on_the_way_stops_the_run(
@@ -164,13 +164,15 @@ def test_a_reward_that_breaks_on_the_way_stops_the_run(
         "edits": {"per_task": 16, "max_new_tokens": 24},
     }
 
-    outcomes = Rewarder.outcomes
+    answers = Examiner.answers
 
-    def broken_by_then(self: Rewarder, trials: Any, *args: Any) -> Any:
-        if len(trials) > 1:  # the round's, and not the look before it
-            monkeypatch.setattr("selfedit.rewards.terms.call_custom", lambda *_: (None, "the price list is gone"))
-        return outcomes(self, trials, *args)
+    def broken_by_then(self: Examiner, tasks: Any, **on: Any) -> Any:
+        if on.get("members") is not None and len(tasks) > 1:  # the round's edits, and not the look before them
+            monkeypatch.setattr(
+                "selfedit.rewards.terms.custom.call_custom", lambda *_: (None, "the price list is gone")
+            )
+        return answers(self, tasks, **on)
 
-    monkeypatch.setattr(Rewarder, "outcomes", broken_by_then)
+    monkeypatch.setattr(Examiner, "answers", broken_by_then)
     with pytest.raises(GraderError, match=r"edits of 1 task could be graded \(the price list is gone\)"):
         run_experiment(make_settings(fields | few), tmp_path / "run")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfedit.rewards.graders import exact_match, normalise, token_f1
+from selfedit.rewards.string_rules import exact_match, normalise, token_f1
 
 QUICK = settings(max_examples=200, deadline=None)
 WORDS = st.lists(

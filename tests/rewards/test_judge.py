@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import JudgeServer
 
-from selfedit.algorithms.base import judge as judged_edits
+from selfedit.algorithms.base import rate
 from selfedit.cli.main import main
-from selfedit.config import JudgeSettings, make_settings
+from selfedit.config import make_settings
 from selfedit.errors import DiskError, GraderError, RunError, SettingsError
 from selfedit.evaluation.experiment import run_experiment
-from selfedit.rewards.grading import Case, Verdict
-from selfedit.rewards.judge import Judge, Reply, read_marks, read_verdict
-from selfedit.tasks.source import FileSource
+from selfedit.rewards.metrics.base import Case, Verdict
+from selfedit.rewards.metrics.judge import Judge, read_verdict
+from selfedit.tasks.sources.file import File
 from selfedit.types import Completion, Edit, Outcome
 
 MISBEHAVIOUR = ["slow", "prose", "429", "500", "400", "403", "404", "half", "cut", "choiceless", "null", "list", "html"]
@@ -32,11 +32,15 @@ NewJudge = Callable[..., Judge]
 
 @pytest.fixture
 def new_judge(server: JudgeServer, tmp_path: Path) -> NewJudge:
-    def make(purse: str = "run", **fields: Any) -> Judge:
+    def make(budget_key: str = "run", **fields: Any) -> Judge:
         how = {"model": "m", "url": server.url, "retries": 0, "timeout_s": 0.5, "cache": str(tmp_path / "judge.db")}
-        return Judge(JudgeSettings(**(how | fields)), purse)
+        return judge_with(budget_key, **(how | fields))
 
     return make
+
+
+def judge_with(budget_key: str, **fields: Any) -> Judge:
+    return Judge(make_settings({"reward": {"metric": "judge", "judge": fields}}).reward, budget_key)
 
 
 def case(question: str, text: str = "Paris") -> Case:
@@ -70,7 +74,7 @@ def test_a_verdict_is_asked_for_once_and_kept(server: JudgeServer, new_judge: Ne
     assert new_judge().grade(cases) == wanted
     assert server.asked == {"yes ?": 2, "no ?": 1}
     assert new_judge().grade(cases) == wanted
-    assert new_judge(purse="another run").grade(cases[:1]) == wanted[:1]
+    assert new_judge(budget_key="another run").grade(cases[:1]) == wanted[:1]
     assert server.asked.total() == 3
     new_judge(model="n").grade(cases[:1])
     assert server.asked.total() == 4  # another model's opinion is another one
@@ -88,17 +92,15 @@ def test_verdicts_are_kept_as_they_come(server: JudgeServer, new_judge: NewJudge
 
 def test_a_budget_is_one_runs_and_outlives_its_process(server: JudgeServer, new_judge: NewJudge) -> None:
     cases = [case(f"yes {i}") for i in range(5)]
-    with pytest.raises(
-        GraderError, match=r"budget of 2 questions is spent; give a larger .*run the same command again"
-    ):
+    with pytest.raises(GraderError, match=r"budget of 2 questions is spent; raise reward.*run the same command again"):
         new_judge(budget=2).grade(cases)
     assert server.asked.total() == 2
     with pytest.raises(GraderError, match="is spent"):
         new_judge(budget=2).grade([case("yes 9")])
     assert new_judge(budget=5).grade(cases) == [Verdict(True)] * 5
     assert server.asked.total() == 5  # what was paid for was kept
-    for _ in range(2):  # without a purse, each judge has its own
-        assert new_judge(purse="", budget=1).grade([case(f"yes {server.asked.total()}")])[0].right is True
+    for _ in range(2):  # without a budget key, each judge has its own
+        assert new_judge(budget_key="", budget=1).grade([case(f"yes {server.asked.total()}")])[0].right is True
 
 
 @pytest.mark.parametrize("how", ["500", "404", "cut", "400", "slow", "html", "half", "choiceless"])
@@ -119,9 +121,9 @@ def test_a_judge_that_hangs_is_found_out_once_however_many_are_waiting(
 ) -> None:
     server.always = "slow"
     with pytest.raises(GraderError, match=r"can't be asked"):
-        new_judge(at_once=16).grade([case(f"yes {i}") for i in range(40)])
+        new_judge(at_once=16, timeout_s=1.0).grade([case(f"yes {i}") for i in range(40)])
     assert server.asked["What is the capital of France?"] == 1
-    assert server.asked.total() == 17
+    assert server.asked.total() <= 17  # on a busy machine some wait so long that they are never sent
 
 
 def test_a_judge_that_talks_is_not_down(server: JudgeServer, new_judge: NewJudge) -> None:
@@ -178,13 +180,6 @@ def test_what_a_model_wrote_is_data_bounded_in_length(server: JudgeServer, new_j
     assert sent == {"question": "no ?", "reference_answers": ["Lyon", "Lugdunum"], "given_answer": attack[:4000]}
 
 
-def test_edits_are_marked_and_failures_are_no_marks(new_judge: NewJudge) -> None:
-    passage = "Mara was born in Oskarstad."
-    replies = new_judge().mark([(passage, "good notes"), (passage, "500 notes"), (passage, "prose notes")])
-    assert replies[0] == Reply(17)
-    assert [reply.value for reply in replies[1:]] == [None, None]
-
-
 def test_it_works_inside_a_running_loop_as_a_notebook_has_one(new_judge: NewJudge) -> None:
     async def cell() -> list[Verdict]:
         return new_judge().grade([case("no ?")])
@@ -201,26 +196,11 @@ def test_only_a_plain_yes_or_no_is_a_verdict(said: str) -> None:
         assert verdict is None or said.strip() != said
 
 
-@given(
-    st.text("12345 ,.\n0678x", max_size=12)
-    | st.lists(st.integers(0, 6), max_size=6).map(lambda n: " ".join(map(str, n)))
-)
-def test_only_four_marks_from_one_to_five_are_marks(said: str) -> None:
-    numbers = [int(word) for word in said.strip().rstrip(".").replace(",", " ").split() if word.isdigit()]
-    marks = read_marks(said)
-    if marks is not None:
-        assert marks == sum(numbers)
-        assert len(numbers) == 4
-        assert all(1 <= n <= 5 for n in numbers)
-    elif said == " ".join(map(str, numbers)):
-        assert len(numbers) != 4 or not all(1 <= n <= 5 for n in numbers)
-
-
 def test_a_cache_that_cannot_be_used_is_a_settings_error(tmp_path: Path) -> None:
     file = tmp_path / "judge.db"
     file.write_text("not a database, and long enough to look like none " * 20)
     with pytest.raises(SettingsError, match=r"judge\.cache.*name another file"):
-        Judge(JudgeSettings(model="m", cache=str(file)), "run")
+        judge_with("run", model="m", cache=str(file))
 
 
 def test_a_cache_that_fails_later_loses_nothing(new_judge: NewJudge, tmp_path: Path) -> None:
@@ -232,7 +212,7 @@ def test_a_cache_that_fails_later_loses_nothing(new_judge: NewJudge, tmp_path: P
 
 
 def test_a_judge_needs_a_model() -> None:
-    with pytest.raises(SettingsError, match=r"needs reward\.judge\.model"):
+    with pytest.raises(SettingsError, match=r"judge\.model"):
         make_settings({"reward": {"metric": "judge"}})
 
 
@@ -245,7 +225,7 @@ def test_an_edit_that_could_not_be_graded_teaches_nothing_and_costs_nothing() ->
     edits = [Edit("t", i, "implications", "", written, 1.0, 1.0, 0, "base") for i in range(4)]
     outcomes = [outcome("t#0", "ok", 0.5), outcome("t#1", "ungraded"), outcome("t#2", "diverged")]
     outcomes += [outcome("t#3", "ungraded"), outcome("t#3", "ok", 0.25)]
-    found = {item.edit.id: item.gain for item in judged_edits(edits, outcomes)}
+    found = {item.edit.id: item.gain for item in rate(edits, outcomes)}
     assert found == {"t#0": 0.5, "t#2": None, "t#3": 0.25}
 
 
@@ -315,7 +295,7 @@ def test_gold_answers_go_through_the_judge_before_a_run(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(FileSource, "evaluation", lambda self: pytest.fail("the ladder's tasks are for the ladder"))
+    monkeypatch.setattr(File, "evaluation", lambda self: pytest.fail("the ladder's tasks are for the ladder"))
     judge = judged_run["reward"]["judge"]
     file = tmp_path / "run.toml"
     file.write_text(
@@ -328,7 +308,7 @@ def test_gold_answers_go_through_the_judge_before_a_run(
     assert "The grader (judge) calls 16 of 32 gold answers right" in said.out
     assert "not called right: no" in said.out
     assert "judge calls only 16 of 32 gold answers right" in said.err
-    assert "mend [reward]" in said.err
+    assert "change the settings in [reward]" in said.err
     assert not (tmp_path / "run").exists()
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from selfedit.config import make_settings
+from selfedit.edits.text import text_change
 from selfedit.engine.torch_engine import TorchEngine
-from selfedit.evaluation.experiment import load_engine
-from selfedit.rewards.grading import Case, Verdict
-from selfedit.rewards.outcomes import Rewarder, Trial, parse_edit
-from selfedit.tasks.world.source import draw_tasks
+from selfedit.evaluation.machine import load_engine
+from selfedit.inner import Trial, try_changes
+from selfedit.rewards.examiner import Examiner
+from selfedit.rewards.metrics.base import Case, Verdict
+from selfedit.tasks.sources.world import draw_tasks
 from selfedit.types import Outcome, Probe, Task
 
 Try = Callable[..., list[Outcome]]
@@ -24,14 +27,16 @@ def attempt() -> Try:
     """Two edits tried at a learning rate."""
     settings = make_settings({"model": {"dtype": "fp32"}, "inner": {"steps": 2}})
     engine = load_engine(settings)
-    rewarder, tasks = Rewarder(engine, settings), draw_tasks("dev", ("e1",), 2, seed=2)
-    trials = [Trial(t.id, t, parse_edit(engine, settings, t, t.gold_edit), k) for k, t in enumerate(tasks)]
-    before = rewarder.before(tasks)
+    examiner, tasks = Examiner(engine, settings), draw_tasks("dev", ("e1",), 2, seed=2)
+    before = examiner.before(tasks, on=None)
 
     def tried(lr: float) -> list[Outcome]:
-        return rewarder.outcomes(trials, before, lr=lr)
+        recipe = replace(settings.inner.recipe, lr=lr)
+        changes = [text_change(settings, engine, task, [task.gold_edit], recipe=recipe) for task in tasks]
+        trials = [Trial(task.id, task, change, k) for k, (task, change) in enumerate(zip(tasks, changes, strict=True))]
+        return try_changes(engine, examiner, trials, before, on=None)
 
-    tried.rewarder = rewarder  # type: ignore[attr-defined]
+    tried.examiner = examiner  # type: ignore[attr-defined]
     return tried
 
 
@@ -54,30 +59,28 @@ def test_an_edit_whose_adapter_changes_nothing_is_a_failure_not_a_zero(attempt: 
 
 
 def test_an_edit_whose_outputs_are_not_finite_is_a_failure(attempt: Try, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = TorchEngine.fit
+    apply = TorchEngine.apply
 
     def overflowing(*args: Any, **settings: Any) -> Any:
-        bank = fit(*args, **settings)
+        bank = apply(*args, **settings)
         bank.shift[1] = math.nan
         return bank
 
-    monkeypatch.setattr(TorchEngine, "fit", overflowing)
+    monkeypatch.setattr(TorchEngine, "apply", overflowing)
     well, ill = attempt(lr=1e-3)
     assert well.status == "ok"
     assert failures([ill]) == [("diverged", "the trained adapter's outputs are not finite", (), None, None, "")]
 
 
-def test_nobody_is_asked_about_answers_of_a_training_that_came_to_nothing(
-    attempt: Try, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_is_asked_about_answers_of_a_failed_training(attempt: Try, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Case] = []
 
     def grade(cases: Sequence[Case]) -> list[Verdict]:
         asked.extend(cases)
         return [Verdict(False) for _ in cases]
 
-    rewarder: Rewarder = attempt.rewarder  # type: ignore[attr-defined]
-    monkeypatch.setattr(rewarder, "grader", grade)
+    examiner: Examiner = attempt.examiner  # type: ignore[attr-defined]
+    monkeypatch.setattr(examiner.metric, "grade", grade)
     assert {outcome.status for outcome in attempt(lr=1e-30)} == {"diverged"}
     assert asked == []
     assert {outcome.status for outcome in attempt(lr=1e-3)} == {"ok"}
@@ -85,14 +88,14 @@ def test_nobody_is_asked_about_answers_of_a_training_that_came_to_nothing(
 
 
 @pytest.mark.parametrize(("metric", "right"), [("exact_match", False), ("offline", True)])
-def test_the_offline_grader_judges_an_answer_in_other_words_by_its_question(
+def test_the_offline_grader_reads_an_answer_in_other_words_with_its_question(
     monkeypatch: pytest.MonkeyPatch, metric: str, right: bool
 ) -> None:
     settings = make_settings({"model": {"dtype": "fp32"}, "reward": {"metric": metric}})
-    rewarder = Rewarder(load_engine(settings), settings)
+    engine = load_engine(settings)
+    examiner = Examiner(engine, settings)
     task = Task("t", "Emma", ("Emma.",), (Probe("Who wrote Emma?", "Jane Austen"),))
-    said = [["Emma was written by Jane Austen."]]
-    monkeypatch.setattr(Rewarder, "_decoded", lambda *_: said)
-    (answers,) = rewarder.answers(None, [task])
+    monkeypatch.setattr(engine, "answer", lambda *_, **__: [["Emma was written by Jane Austen."]])
+    (answers,) = examiner.answers([task], on=None)
     assert answers[0].correct is right
-    assert rewarder.worth(task, answers).reward == right
+    assert examiner.worth(task, answers, None).reward == right

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_server import JudgeServer
 
 from selfedit.config import make_settings
 from selfedit.errors import SettingsError
-from selfedit.evaluation.experiment import load_engine, run_experiment
+from selfedit.evaluation.experiment import run_experiment
+from selfedit.evaluation.machine import load_engine
 from selfedit.evaluation.planning import plan
-from selfedit.rewards.outcomes import Rewarder
+from selfedit.rewards.examiner import Examiner
 from selfedit.rewards.proxy import to_be_tried
-from selfedit.tasks.world.source import draw_tasks
+from selfedit.tasks.sources.world import draw_tasks
 from selfedit.types import Completion, Edit
 
 WRITTEN = Completion((1,), (2,), (0.0,), "text", True)
@@ -45,10 +45,10 @@ def test_the_best_of_each_context_are_tried_and_those_without_a_value(
 
 def test_notes_in_view_are_worth_what_they_tell() -> None:
     settings = make_settings({"model": {"dtype": "fp32"}})
-    rewarder = Rewarder(load_engine(settings), settings)
+    examiner = Examiner(load_engine(settings), settings)
     task, other = draw_tasks("dev", ("e1",), 2, seed=2)
     notes = [task.text, task.gold_edit, other.gold_edit, "Nothing."]
-    passage, perfect, foreign, nothing = rewarder.in_view([task] * 4, notes)
+    passage, perfect, foreign, nothing = examiner.in_view([task] * 4, notes, on=None)
     assert passage > max(foreign, nothing) + 1
     assert perfect > max(foreign, nothing) + 1
 
@@ -76,35 +76,13 @@ def test_a_run_tries_what_the_proxy_leaves(short: dict[str, Any], tmp_path: Path
     )
     written = 2 * 4
     assert row["n_screened"] + len(tried) == written
+    ranked = json.loads(values)
+    for task in {edit_id.split("#")[0] for edit_id in ranked}:
+        own = {edit_id: value for edit_id, value in ranked.items() if edit_id.startswith(f"{task}#")}
+        assert [edit_id for (edit_id,) in tried if edit_id in own] == [max(own, key=own.__getitem__)]
     assert row["n_edits"] == len(tried) < written  # what was not tried is neither a failure nor unusable
     assert row["failures"] == []
-    assert "4 edits (in_context leaves 1) x" in "\n".join(plan(settings)["lines"])
-    assert "= 2 inner loops" in "\n".join(plan(settings)["lines"])
-
-
-def test_a_judges_marks_rank_and_their_failures_leave_an_edit_in(short: dict[str, Any], tmp_path: Path) -> None:
-    with JudgeServer() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        judge = {"model": "m", "url": server.url, "retries": 0, "cache": str(tmp_path / "judge.db")}
-        reward = {"proxy": "rubric", "proxy_keep": 1, "pilot": 0, "judge": judge}
-        run_experiment(make_settings(short | {"reward": reward}), tmp_path / "run")
-        assert server.asked.total() > 0
-        server.shutdown()
-    query = "select value ->> 0, value ->> 1 from chunks, json_each(data, '$.proxy') where chunks.key = 'round-1/proxy'"
-    marks = dict(rows_of(tmp_path / "run", query))
-    assert all(value is None or 4 <= value <= 20 for value in marks.values())
-    tried = {
-        row[0] for row in rows_of(tmp_path / "run", "select edit_id from outcomes where round = 1 and stage = 'apply'")
-    }
-    for task in {edit.split("#")[0] for edit in marks}:
-        own = {edit: value for edit, value in marks.items() if edit.startswith(f"{task}#") and value is not None}
-        best = max(own.values(), default=None)
-        assert [own[edit] for edit in own if edit in tried] == ([best] if own else [])
-
-
-def test_a_rubric_needs_a_judge() -> None:
-    with pytest.raises(SettingsError, match=r"proxy = 'rubric' needs reward\.judge\.model"):
-        make_settings({"reward": {"proxy": "rubric"}})
+    assert "4 edits (in_context leaves 1) = 2 inner loops" in "\n".join(plan(settings)["lines"])
 
 
 @pytest.mark.parametrize("name", ["reinforce", "grpo", "ppo"])

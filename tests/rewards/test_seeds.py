@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from selfedit.config import Settings, make_settings
-from selfedit.rewards.seeds import close_edits, first_seeds, most_trials, pilot_edits
+from selfedit.rewards.seeds import close, close_edits, first_seeds, most_trials, pilot_edits, seed_noise
 from selfedit.types import Completion, Edit, Outcome
 
 EDITS = [
@@ -29,7 +31,7 @@ def auto(keep: int = 1, margin: float = 1.0, pilot: int = 2) -> Settings:
         {
             "inner": {"seeds": "auto"},
             "reward": {"pilot": pilot, "margin": margin},
-            "algorithm": {"keep": keep},
+            "algorithm": {"name": "rest_em", "rest_em": {"keep": keep}},
         }
     )
 
@@ -74,7 +76,9 @@ def test_noise_is_measured_on_the_pilot_alone() -> None:
 
 def test_closeness_is_of_what_edits_are_ranked_by() -> None:
     outcomes = outcomes_of({"a#0": [0.0, 0.1], "a#1": [5.0], "a#2": [9.0]}, gain=0.5)
-    by_gain = make_settings({"inner": {"seeds": "auto"}, "algorithm": {"keep": 1, "rank_by": ["gain"]}})
+    by_gain = make_settings(
+        {"inner": {"seeds": "auto"}, "algorithm": {"name": "rest_em", "rest_em": {"keep": 1}, "rank_by": ["gain"]}}
+    )
     assert close_edits(EDITS, [EDITS[0]], outcomes, auto(), n_seeds=1) == []
     assert ids(close_edits(EDITS, [EDITS[0]], outcomes, by_gain, n_seeds=1)) == ["a#1", "a#2"]  # equal gains
 
@@ -98,3 +102,22 @@ def test_a_seed_that_failed_counts_as_tried_and_an_unmeasured_noise_leaves_all_o
 def test_the_arithmetic_of_trials(fields: dict[str, object], first: int, most: int) -> None:
     settings = make_settings(fields)
     assert (first_seeds(settings), most_trials(settings, 100)) == (first, most)
+
+
+def test_close_are_those_on_both_sides_of_the_boundary() -> None:
+    values = {0: [1.0], 1: [0.0], 2: [0.9], 3: [0.5], 4: [0.45], 5: [-math.inf]}
+    group = list(values)
+    assert close(group, values, noise=0.1, margin=1.0) == [0, 2]  # .1 apart; a standard error is .14
+    assert close(group, values, noise=0.1, margin=0.5) == []
+    assert close(group, values, noise=0.1, margin=1.0, keep=2) == []  # .4 between the second and the third
+    assert close(group, values, noise=0.1, margin=1.0, keep=3) == [3, 4]
+    assert close(group, values, noise=0.1, margin=4.0, keep=2) == [0, 2, 3, 4]
+    assert close(group, values, noise=math.inf, margin=1.0, keep=2) == [0, 1, 2, 3, 4]  # nothing is known
+    assert close(group, values, noise=math.inf, margin=1.0, keep=6) == []
+    # More seeds make the error smaller: .1 * sqrt(1/9 + 1/9) = .047.
+    assert close([0, 2], {c: values[c] * 9 for c in (0, 2)}, noise=0.1, margin=1.0) == []
+
+
+def test_a_seeds_noise_is_pooled_over_what_has_several() -> None:
+    assert seed_noise([[0.0, 2.0], [5.0, 5.0], [7.0], [math.inf, 1.0]]) == pytest.approx(1.0)  # (2 + 0) / 2
+    assert seed_noise([[1.0], []]) == math.inf

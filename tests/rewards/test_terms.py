@@ -8,16 +8,18 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfedit.config import make_settings
 from selfedit.engine.base import Engine
 from selfedit.errors import SettingsError
 from selfedit.evaluation.experiment import run_experiment
-from selfedit.rewards.graders import exact_match, grid_match, token_f1
-from selfedit.rewards.grading import Case, make_grader
-from selfedit.rewards.terms import Reward
+from selfedit.rewards.metrics.base import Case, make_metric
+from selfedit.rewards.metrics.grid import grid_match
+from selfedit.rewards.reward import Reward
+from selfedit.rewards.string_rules import exact_match, token_f1
+from selfedit.rewards.terms.base import Answered
 from selfedit.types import Answer, Probe, Task
 
 TASK = Task("t", "T", ("c",), (Probe("Where?", "the Red House"), Probe("Who?", "Ann", also=("Anna",))))
@@ -35,6 +37,7 @@ def reward(weights: dict[str, float], **fields: Any) -> Reward:
     return Reward(NO_ENGINE, make_settings({"reward": {"weights": weights, **fields}}))
 
 
+@settings(deadline=None)  # the first example imports the terms
 @given(
     st.dictionaries(
         st.sampled_from(["exact", "exact_match", "token_f1", "logprob", "tokens"]), st.floats(-2, 2), min_size=1
@@ -50,28 +53,29 @@ def test_a_reward_is_the_weighted_sum_of_its_terms(weights: dict[str, float]) ->
         "logprob": -1.5,
         "tokens": 40.0,
     }
-    value, problem = reward(weights)(TASK, said, bank, 1)
+    value, problem = reward(weights)(Answered(TASK, said, None, bank, 1))
     assert problem == ""
     assert value == pytest.approx(sum(weight * worth[term] for term, weight in weights.items()))
 
 
 def test_without_weights_it_is_the_metric_alone_and_an_unedited_model_costs_no_tokens() -> None:
     said = answers("red house", "Ann")
-    assert Reward(NO_ENGINE, make_settings({"reward": {"metric": "logprob"}}))(TASK, said, None, 0) == (-1.5, "")
-    assert reward({"tokens": -1.0})(TASK, said, None, 0) == (0.0, "")
+    unedited = Answered(TASK, said, None)
+    assert Reward(NO_ENGINE, make_settings({"reward": {"metric": "logprob"}}))(unedited) == (-1.5, "")
+    assert reward({"tokens": -1.0})(unedited) == (0.0, "")
 
 
 def test_a_term_that_fails_fails_the_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_terms.py").write_text("def bad(task, answers):\n    raise ValueError('no')\n")
     monkeypatch.chdir(tmp_path)
     failing = reward({"exact_match": 1.0, "custom": 0.1}, custom="own_terms:bad")
-    assert failing(TASK, answers("a", "b"), None, 0) == (None, "reward.custom raised ValueError: no")
+    assert failing(Answered(TASK, answers("a", "b"), None)) == (None, "reward.custom raised ValueError: no")
 
 
 @pytest.mark.parametrize(
     ("fields", "wanted"),
     [
-        ({"weights": {"judge": 1.0}}, r"reward\.metric = 'judge'"),
+        ({"weights": {"judge": 1.0}, "judge": {"model": "m"}}, r"reward\.metric = 'judge'"),
         ({"weights": {"custom": 1.0}}, r"needs reward\.custom"),
         ({"weights": {"perplexity": 1.0}}, r"reward\.validation_text"),
         ({"metric": "perplexity"}, r"reward\.validation_text"),
@@ -149,11 +153,13 @@ def test_what_is_no_grid_matches_nothing(said: str) -> None:
 
 
 def test_a_gold_that_is_no_grid_cannot_be_graded() -> None:
-    assert reward({"grid": 1.0})(TASK, answers("1", "2"), None, 0) == (
+    assert reward({"grid": 1.0})(Answered(TASK, answers("1", "2"), None)) == (
         None,
         "the gold answer 'the Red House' is no grid; give rows of numbers",
     )
-    (verdict,) = make_grader(make_settings({"reward": {"metric": "grid"}}))([Case("?", ("Ann",), "1 2")])
+    (verdict,) = make_metric("grid", make_settings({"reward": {"metric": "grid"}}).reward).grade(
+        [Case("?", ("Ann",), "1 2")]
+    )
     assert (verdict.right, verdict.problem) == (None, "the gold answer 'Ann' is no grid; give rows of numbers")
     with pytest.raises(ValueError, match="'Paris' is no grid"):
         grid_match("1 2", ["Paris"])

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from selfedit.config import make_settings
 from selfedit.errors import SettingsError, TaskFileError
-from selfedit.evaluation.experiment import load_source
 from selfedit.tasks import documents
 from selfedit.tasks.documents import find_documents, read_document, read_documents
-from selfedit.tasks.source import FolderSource
+from selfedit.tasks.sources.base import open_source
+from selfedit.tasks.sources.folder import Folder
 from selfedit.types import Task
 
 
@@ -221,8 +221,8 @@ def _folder_of(tmp_path: Path, n_documents: int) -> Path:
 def test_no_document_is_in_two_splits_and_all_of_training_is_drawn(tmp_path: Path) -> None:
     folder = _folder_of(tmp_path, 12)
     fields = {"source": str(folder), "passage_chars": 120, "evaluation": 4, "dev": 3, "per_round": 5}
-    sources = [load_source(make_settings({"tasks": fields | {"split": split}})) for split in ("dev", "test")]
-    assert all(isinstance(source, FolderSource) for source in sources)
+    sources = [open_source(make_settings({"tasks": fields | {"split": split}})) for split in ("dev", "test")]
+    assert all(isinstance(source, Folder) for source in sources)
     groups = [sources[0].dev(), sources[0].evaluation(), sources[1].evaluation()]
     drawn = [task for round in range(1, 12) for task in sources[0].draw(round)]
     assert [len(group) for group in groups] == [3, 4, 4]
@@ -238,12 +238,12 @@ def test_too_few_documents_are_refused_with_the_arithmetic(tmp_path: Path) -> No
     with pytest.raises(
         SettingsError, match=r"9 task\(s\) in 3 document\(s\), none of which is divided, but 1 for test"
     ):
-        load_source(make_settings({"tasks": fields}))
+        open_source(make_settings({"tasks": fields}))
 
 
 def test_a_document_that_changed_since_is_named(tmp_path: Path) -> None:
     folder = _folder_of(tmp_path, 8)
-    source = load_source(make_settings({"tasks": {"source": str(folder), "evaluation": 1, "dev": 1}}))
+    source = open_source(make_settings({"tasks": {"source": str(folder), "evaluation": 1, "dev": 1}}))
     for path in folder.iterdir():
         path.write_text("Another text.")
     with pytest.raises(TaskFileError, match=r"the task '\d\.txt#\w+' is not there any more; put the file back"):

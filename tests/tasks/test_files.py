@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from selfedit.errors import DiskError, SettingsError, TaskFileError
-from selfedit.tasks import files
+from selfedit.tasks import places
 from selfedit.tasks.files import content_id, read_tasks, write_tasks
 from selfedit.types import Probe, Task
 
@@ -81,13 +81,14 @@ def test_every_field_of_a_jsonl_task_is_read(tmp_path: Path) -> None:
         "questions": [
             {"question": "a?", "answers": ["b", "c", "b"], "kind": "direct"},
             {"question": "d?", "answer": "e", "also": ["f"], "seen_on": 1970},
+            {"question": "g?", "answer": "h", "answers": ["i"], "also": ["j"]},
         ],
         "title": None,
         "edit": "- a fact",
         "family": "e1",
         "source": {"page": 3},
     }
-    probes = (Probe("a?", "b", "direct", ("c",)), Probe("d?", "e", "", ("f",)))
+    probes = (Probe("a?", "b", "direct", ("c",)), Probe("d?", "e", "", ("f",)), Probe("g?", "h", "", ("i", "j")))
     assert read(tmp_path, lines(record)) == [Task("x", "", ("one", "two"), probes, "- a fact", "e1")]
 
 
@@ -148,15 +149,14 @@ def test_all_of_squads_validation_set_is_read_in_little_memory(
 def test_a_large_document_that_is_not_jsonl_is_refused_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MAX_JSON_BYTES", 200)
+    monkeypatch.setattr(places, "MAX_BYTES", 200)
     long = {**RECORD, "context": "x" * 100}
     for content in (json.dumps(FLAT * 2, indent=1).encode(), json.dumps(SQUAD).encode(), b"[" + b" " * 300):
         with pytest.raises(TaskFileError, match="convert it to JSONL"):
             read(tmp_path, content)
     assert len(read(tmp_path, lines(long, {**long, "id": "two"}))) == 2
-    monkeypatch.setattr(files, "MAX_LINE_BYTES", 150)
     with pytest.raises(TaskFileError, match="line 2: the line is longer"):
-        read(tmp_path, lines(RECORD, {**long, "id": "two"}))
+        read(tmp_path, lines(RECORD, {**long, "context": "x" * 200}))
 
 
 # Complaints
@@ -179,14 +179,18 @@ def broken(**fields: Any) -> bytes:
         (lines(RECORD) + b'{"context": "x', "line 2", "truncated"),
         (json.dumps(FLAT, indent=1).encode()[:-30], "line ", "truncated"),
         (json.dumps(SQUAD, indent=1).encode()[:150], "line ", "truncated"),
-        (b'{"data": []}\n{"data": []}', "line 2", "Extra data"),
-        (lines(RECORD) + b'{"context": "\xff"}', "line 2", "byte 14 of the line is not UTF-8"),
-        (b'[\n{"context": "\xff"}]', "line 2", "byte 14 of the line is not UTF-8"),
+        (b'{"data": []}\n{"data": []}', "line 2", "trailing characters"),
+        (lines(RECORD) + b'{"context": "\xff"}', "line 2:", "column 14 (invalid unicode code point); it is not UTF-8"),
+        (b'[\n{"context": "\xff"}]', "line 2:", "column 14 (invalid unicode code point); it is not UTF-8"),
         (json.dumps(FLAT).encode("utf-16"), "line 1", "not UTF-8"),
-        (lines(RECORD) + b'{"context": NaN}', "line 2", "NaN at column 13"),
-        (b'[{"context": "NaN",\n "title": -Infinity}]', "line 2", "-Infinity at column 11"),
-        (b"[" * 100_000, "tasks:", "nested too deeply"),
-        (lines(RECORD) + b"9" * 5000, "line 2", "mend the number"),
+        (
+            lines(RECORD) + b'{"context": NaN}',
+            "line 2",
+            "column 13 (expected value); correct it there (JSON has no NaN",
+        ),
+        (b'[{"context": "NaN",\n "title": -Infinity}]', "line 2", "column 12 (invalid number)"),
+        (b"[" * 100_000, "line 1:", "recursion limit exceeded"),
+        (lines(RECORD) + b"9" * 5000, "line 2", "number out of range"),
         (lines(RECORD, [1]), "line 2", "expected an object, found a list"),
         (b'"text"\n', "line 1", "expected an object, found text"),
         (broken(context=None), "line 2, context", "missing"),
@@ -196,14 +200,18 @@ def broken(**fields: Any) -> bytes:
         (broken(probes=None), "line 2, probes", "missing"),
         (broken(probes=[]), "line 2, probes", "empty"),
         (broken(probes={}), "line 2, probes", "expected a list, found an object"),
-        (broken(probes=[QA, {"question": "Who?"}]), "line 2, probes[1].answer", "missing"),
+        (broken(probes=[QA, {"question": "Who?"}]), "line 2, probes[1]:", "the question has no answer"),
         (broken(probes=None, questions=[{"answer": "Ann"}]), "line 2, questions[0].question", "missing"),
         (broken(probes=[{**QA, "answer": 1945}]), "line 2, probes[0].answer", "put it in quotes"),
-        (broken(probes=[{"question": "?", "answers": []}]), "line 2, probes[0].answers", "empty"),
-        (broken(probes=[{**QA, "answers": ["Ann"]}]), "line 2, probes[0]", "both answer and answers"),
+        (broken(probes=[{"question": "?", "answers": []}]), "line 2, probes[0]:", "the question has no answer"),
+        (
+            broken(probes=[{**QA, "answers": [{"text": 3}]}]),
+            "line 2, probes[0].answers[0]",
+            "expected text, found a number",
+        ),
         (broken(title=[]), "line 2, title", "expected text, found a list"),
         (broken(id=7), "line 2, id", "expected text, found a number"),
-        (broken(context="\ud800"), "line 2, context", "surrogate"),
+        (broken(context="\ud800"), "line 2:", "surrogate"),
         (broken(id="one"), "line 2:", "is there already, at"),
         (lines(*FLAT, FLAT[0]), "line 3:", "line 1"),
         ([*FLAT, FLAT[0]], "[2]", "[0]"),
@@ -216,8 +224,8 @@ def broken(**fields: Any) -> bytes:
         ({"data": [{"paragraphs": [{"context": "x", "qas": []}]}]}, "data[0].paragraphs[0].qas", "empty"),
         (
             {"data": [{"paragraphs": [{"context": "x", "qas": [{"question": "?", "answers": []}]}]}]},
-            "data[0].paragraphs[0].qas[0].answers",
-            "no answer",
+            "data[0].paragraphs[0].qas[0]:",
+            "the question has no answer; give one, or leave the question out (SQuAD v2",
         ),
         (
             {

@@ -12,9 +12,9 @@ import pytest
 
 from selfedit.config import TaskSettings
 from selfedit.errors import TaskFileError
-from selfedit.tasks import source as source_module
 from selfedit.tasks.files import read_tasks, write_tasks
-from selfedit.tasks.source import FileSource
+from selfedit.tasks.sources import file as source_module
+from selfedit.tasks.sources.file import File
 
 SMALL = {"evaluation": 2, "dev": 2, "per_round": 3}
 
@@ -24,11 +24,11 @@ def _record(n: int, words: int = 5) -> dict[str, object]:
     return {"id": f"task-{n}", "context": f"é {n} " + "word " * words, "probes": [qa]}
 
 
-def _source(path: Path) -> FileSource:
-    return FileSource(TaskSettings.model_validate({"source": str(path), **SMALL}), 0)
+def _source(path: Path) -> File:
+    return File(TaskSettings.model_validate({"source": str(path), **SMALL}), 0)
 
 
-def _all_of(source: FileSource) -> list[str]:
+def _all_of(source: File) -> list[str]:
     drawn = [task.id for round in range(1, 20) for task in source.draw(round)]
     return sorted({*drawn, *(task.id for task in [*source.dev(), *source.evaluation()])})
 
@@ -37,11 +37,11 @@ def _all_of(source: FileSource) -> list[str]:
 MEASURED = """
 import sys, time
 from selfedit.config import TaskSettings
-from selfedit.tasks.source import FileSource
+from selfedit.tasks.sources.file import File
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 settings, began = TaskSettings(source=sys.argv[1]), peak()
-source = FileSource(settings, 0)
+source = File(settings, 0)
 read, start = time.process_time(), time.process_time()
 tasks = [task for round in range(1, 21) for task in source.draw(round)]
 print(peak() - began, read, time.process_time() - start, len({task.id for task in tasks}))
@@ -110,7 +110,7 @@ def test_a_draw_from_one_json_document_parses_it_once(tmp_path: Path, monkeypatc
 
 def test_squads_validation_set_is_a_source(shared_data: Callable[[str], Path]) -> None:
     path = shared_data("squad/squad_val.json")
-    source = FileSource(TaskSettings(source=str(path), evaluation=200, dev=16, per_round=2067 - 416), 0)
+    source = File(TaskSettings(source=str(path), evaluation=200, dev=16, per_round=2067 - 416), 0)
     drawn, dev, held = source.draw(1), source.dev(), source.evaluation()
     assert [len(drawn), len(dev), len(held)] == [2067 - 416, 16, 200]
     assert len({task.id for task in [*drawn, *dev, *held]}) == 2067 - 200

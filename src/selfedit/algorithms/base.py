@@ -1,48 +1,44 @@
-"""What every algorithm is given, and what it gives back: a round's judged edits, a better policy and the algorithm's state."""
+"""What every algorithm is given, and what it gives back: a round's rated edits, a better policy and the algorithm's state."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, pvariance
-from typing import TYPE_CHECKING, Protocol
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..engine.base import Adapter
-from ..types import Edit, Outcome
+from ..config import sub_seed
+from ..engine.base import LocalEngine
+from ..run import Run, replace_directory
+from ..types import Adapter, Edit, Outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What an algorithm carries from round to round beside the policy: moments, baselines, coefficients, a value head, replay.
+# What an algorithm carries from round to round, beside the policy: moments, coefficients, a value head.
 State = dict[str, "Tensor"]
 
 
 @dataclass(frozen=True)
-class Judged:
+class RatedEdit:
     """An edit with the means of its outcomes over seeds; None where none of them is ok.
 
-    ``gain`` in the ``reward`` and ``logprob`` of the gold answers, both over the un-edited learner; ``seeds``: how many were ok;
-    ``error``: the standard error of ``gain``, from what seeds make of all edits of the round (0 where none had two);
-    ``all_correct``: every probe was answered right with each seed.
+    ``gain`` in the ``reward`` and ``logprob`` of the gold answers, both over the un-edited learner.
     """
 
     edit: Edit
     reward: float | None
     gain: float | None
     logprob: float | None
-    seeds: int = 1
-    error: float = 0.0
-    all_correct: bool = False
 
 
-def judge(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[Judged]:
+def rate(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[RatedEdit]:
     """Each edit's means over its seeds; failed seeds do not count, neither as zero nor at all.
 
-    An edit that was not tried, or of which no outcome is ok and one could not be graded, is left out: nobody knows what it is
-    worth, and what is unusable may have a price.
+    An edit that was not tried, or of which no outcome is ok and one could not be graded, is left out: what it is worth is not
+    known, while an unusable edit may have a price.
     """
     by_edit: dict[str, list[Outcome]] = defaultdict(list)
     tried = {outcome.edit_id for outcome in outcomes}
@@ -50,28 +46,19 @@ def judge(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[Judged]:
     for outcome in outcomes:
         if outcome.status == "ok":
             by_edit[outcome.edit_id].append(outcome)
-    noise = _seed_noise([[o.gain or 0.0 for o in outcomes] for outcomes in by_edit.values()])
-    judged = []
+    rated = []
     for edit in edits:
         ok = by_edit[edit.id]
         if not ok and (edit.id in unknown or edit.id not in tried):
             continue
         reward, gain, logprob = (_mean(ok, name) for name in ("reward", "gain", "logprob"))
-        right = bool(ok) and all(answer.correct for o in ok for answer in o.answers)
-        judged.append(Judged(edit, reward, gain, logprob, len(ok), noise / math.sqrt(max(1, len(ok))), right))
-    return judged
+        rated.append(RatedEdit(edit, reward, gain, logprob))
+    return rated
 
 
 def _mean(outcomes: Sequence[Outcome], name: str) -> float | None:
     # To 12 decimals: the rounding of a sum must neither break a tie between equals nor pass for a gain.
     return round(fmean(getattr(o, name) or 0.0 for o in outcomes), 12) if outcomes else None
-
-
-def _seed_noise(values: Sequence[Sequence[float]]) -> float:
-    """A seed's standard deviation around its edit's mean, pooled over edits; 0 where no edit has two seeds."""
-    freedom = sum(len(row) - 1 for row in values)
-    squares = sum(len(row) * pvariance(row) for row in values)
-    return math.sqrt(squares / freedom) if freedom else 0.0
 
 
 @dataclass(frozen=True)
@@ -87,9 +74,13 @@ class Improvement:
 
 
 class Algorithm(Protocol):
-    """One step of the outer loop: from a round's edits and what they were worth to a better policy."""
+    """One step of the outer loop: from a round's edits and what they were worth to a better policy.
 
-    def improve(self, policy: Adapter | None, judged: Sequence[Judged], state: State, seed: int) -> Improvement:
+    It is made from the engine that writes and the section ``[algorithm]``: ``Kind(engine, settings)``. Its own settings, if it
+    has any, are the pydantic model ``Settings``; ``defaults`` are common settings of the section that it starts from.
+    """
+
+    def improve(self, policy: Adapter | None, rated: Sequence[RatedEdit], state: State, seed: int) -> Improvement:
         """Learn from one round. ``policy`` wrote the edits; ``state`` is what the last accepted round left ({} at first).
 
         Raises:
@@ -99,6 +90,38 @@ class Algorithm(Protocol):
 
 
 STATE_FILE = "state.safetensors"
+
+
+def improve_once(
+    run: Run,
+    engine: LocalEngine,
+    algorithm: Algorithm,
+    round: int,
+    policy: Adapter | None,
+    rated: Sequence[RatedEdit],
+    state: State,
+) -> Improvement:
+    """A round's step of the algorithm, checkpointed: the same call after a crash loads what was trained."""
+    directory = run.directory / "policy" / f"candidate-{round}"
+
+    def train() -> dict[str, Any]:
+        made = algorithm.improve(policy, rated, state, sub_seed(run.settings.seed, "round", round))
+        if made.policy is policy:
+            return {"policy": None, "figures": made.figures}
+        replace_directory(directory, lambda fresh: _save(made, fresh))
+        return {"policy": made.policy and made.policy.sha256, "figures": made.figures}
+
+    done = run.once(f"round-{round}/improve", train)
+    if done["policy"] is None:
+        return Improvement(policy, state, done["figures"])
+    return Improvement(engine.load_adapter(directory), load_state(directory / STATE_FILE), done["figures"])
+
+
+def _save(made: Improvement, directory: Path) -> None:
+    """The policy's adapter and, in the same directory, the algorithm's state."""
+    if made.policy is not None:
+        made.policy.save(directory)
+    save_state(made.state, directory / STATE_FILE)
 
 
 def save_state(state: State, file: Path) -> None:

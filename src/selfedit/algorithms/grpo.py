@@ -8,28 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 
 from ..config import AlgorithmSettings
-from ..engine.base import Adapter, Engine
-from .base import Improvement, Judged, State
-from .experience import clipped, gather, group_advantages, ratio_to, sampling_logprobs, with_regularisers
-from .gradient import improved, penalised, ratio_figures
-from .training import Tokens
+from ..engine.base import LocalEngine
+from ..types import Adapter
+from .base import Improvement, RatedEdit, State
+from .common.experience import clipped, gather, group_advantages, ratio_to, sampling_logprobs, with_regularisers
+from .common.gradient import improved, penalised, ratio_figures
+from .common.gradient_settings import ClippedSettings
+from .common.training import Tokens
+
+
+class GrpoSettings(ClippedSettings):
+    """GRPO: the table ``[algorithm.grpo]``."""
+
+    kl: float = Field(0.1, ge=0, description="weight of KL(policy || frozen base), in nats")
+    scale: bool = Field(True, description="divide advantages by their standard deviation within the task")
 
 
 @dataclass(frozen=True)
 class Grpo:
-    """See the module."""
+    """GRPO: advantages normalised within a task, a clipped ratio, KL to the frozen base (arXiv 2402.03300)."""
 
-    engine: Engine
+    Settings: ClassVar = GrpoSettings
+    defaults: ClassVar[dict[str, Any]] = {"epochs": 2}
+
+    engine: LocalEngine
     settings: AlgorithmSettings
 
-    def improve(self, policy: Adapter | None, judged: Sequence[Judged], state: State, seed: int) -> Improvement:
+    def improve(self, policy: Adapter | None, rated: Sequence[RatedEdit], state: State, seed: int) -> Improvement:
         """See `base.Algorithm`."""
-        how = self.settings.gradient
-        experience = gather(self.engine, judged, policy, self.settings)
+        how = self.settings.own("grpo", GrpoSettings)
+        experience = gather(self.engine, rated, policy, self.settings, how)
         if how.kl_in == "reward":
             experience = penalised(experience, how.kl)
         advantages = group_advantages(experience, scale=how.scale)
@@ -41,6 +55,6 @@ class Grpo:
             return -gain, ratio_figures(ratio, how)
 
         return improved(
-            self.engine, self.settings, policy, experience, advantages, with_regularisers(loss, experience, self.settings),
+            self.engine, self.settings, how, policy, experience, advantages, with_regularisers(loss, experience, how),
             state, seed,
         )  # fmt: skip

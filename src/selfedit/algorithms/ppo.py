@@ -1,67 +1,85 @@
 """PPO: a clipped policy and value loss, a value head on the policy, generalised advantages (arXiv 1707.06347, 1506.02438).
 
-As it is applied to language models (Ziegler et al. 2019, arXiv 1909.08593): an edit's reward comes with its last token, every
-token pays for its KL to the frozen reference, and the price adapts to a target. The value of a token is a linear function of the
-state that predicts it.
+As it is applied to language models (Ziegler et al. 2019, arXiv 1909.08593): an edit's reward comes with its last token, and every
+token pays for its KL to the frozen reference. The value of a token is a linear function of the state that predicts it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ..config import AlgorithmSettings, sub_seed
-from ..engine.base import Adapter, Engine, States
-from .base import Improvement, Judged, State
-from .experience import Experience, clipped, gather, ratio_to, sampling_logprobs, with_regularisers
-from .gradient import begin, columns_of, ratio_figures
-from .training import Example, Tokens, policy_bank
+from ..engine.base import LocalEngine, States
+from ..types import Adapter
+from .base import Improvement, RatedEdit, State
+from .common.experience import Experience, clipped, gather, ratio_to, sampling_logprobs, with_regularisers
+from .common.gradient import begin, columns_of, ratio_figures
+from .common.gradient_settings import ClippedSettings
+from .common.training import Example, Tokens, policy_bank
+
+VALUE_CLIP = 0.2  # how far a value may move in a round before its error counts in full
+
+
+class PpoSettings(ClippedSettings):
+    """PPO: the table ``[algorithm.ppo]``."""
+
+    kl: float = Field(0.01, ge=0, description="weight of KL(policy || frozen base), in nats")
+    kl_in: Literal["loss", "reward"] = Field(
+        "reward", description="where this KL is counted: in the loss (k3), or in the reward"
+    )
+    kl_stop: float = Field(
+        0.2, ge=0, description="end a round's training if KL(old || new) per token exceeds this; 0: never"
+    )
+    lam: float = Field(0.95, ge=0, le=1, description="lambda of the generalised advantage estimates")
+    value_weight: float = Field(0.1, ge=0, description="weight of the value head's error")
 
 
 @dataclass(frozen=True)
 class Ppo:
-    """See the module."""
+    """PPO: a clipped policy and value loss, a value head on the policy, generalised advantages (arXiv 1707.06347)."""
 
-    engine: Engine
+    Settings: ClassVar = PpoSettings
+    defaults: ClassVar[dict[str, Any]] = {"epochs": 2}
+
+    engine: LocalEngine
     settings: AlgorithmSettings
 
-    def improve(self, policy: Adapter | None, judged: Sequence[Judged], state: State, seed: int) -> Improvement:
+    def improve(self, policy: Adapter | None, rated: Sequence[RatedEdit], state: State, seed: int) -> Improvement:
         """See `base.Algorithm`."""
-        how = self.settings.gradient
-        experience = gather(self.engine, judged, policy, self.settings)
+        how = self.settings.own("ppo", PpoSettings)
+        experience = gather(self.engine, rated, policy, self.settings, how)
         if not experience:
             return Improvement(policy, state, experience.figures)
         head = self._head(policy, experience, state, seed)
-        training = begin(self.engine, self.settings, policy, state, seed, [head])
+        training = begin(self.engine, self.settings, how, policy, state, seed, [head], kl_stop=how.kl_stop or math.inf)
 
         def value(states: States) -> Tensor:
             hidden = states.hidden.float()
             return hidden @ head[:-1].to(hidden.device) + head[-1].to(hidden.device)
 
         values = training.per_token(experience.sequences, value)
-        price = float(state.get("kl_price", torch.tensor(how.kl)))
-        examples, moved = self._examples(experience, values, price)
+        examples, moved = _examples(experience, values, how)
 
         def loss(tokens: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
             ratio = ratio_to(sampling_logprobs(tokens.states, experience), tokens["behaviour"])
             gain = clipped(ratio, tokens["advantage"], how.clip_low, how.clip_high)
-            error = value_error(value(tokens.states), tokens["value"], tokens["return"], how.value_clip)
+            error = value_error(value(tokens.states), tokens["value"], tokens["return"], VALUE_CLIP)
             return how.value_weight * error - gain, {**ratio_figures(ratio, how), "value_error": error}
 
-        figures = training.run(examples, with_regularisers(loss, experience, self.settings), sub_seed(seed, "order"))
-        after = {
-            **training.finish(),
-            "value_head": head.detach().cpu().clone(),
-            "kl_price": torch.tensor(self._price(price, moved)),
-        }
+        figures = training.run(examples, with_regularisers(loss, experience, how), sub_seed(seed, "order"))
+        after = {**training.finish(), "value_head": head.detach().cpu().clone()}
         return Improvement(
             training.bank.adapter(0),
             after,
-            {**experience.figures, **figures, "kl_price": price, "kl_to_reference": moved},
+            {**experience.figures, **figures, "kl_to_reference": moved},
         )
 
     def _head(self, policy: Adapter | None, experience: Experience, state: State, seed: int) -> Tensor:
@@ -77,55 +95,48 @@ class Ppo:
             seed=seed,
         )
         with torch.no_grad():
-            width = self.engine.states(bank, [experience.sequences[:1]]).hidden.shape[-1]
+            width = self.engine.states([experience.sequences[:1]], on=None, members=bank).hidden.shape[-1]
         head = torch.zeros(width + 1)
         head[-1] = fmean(experience.rewards)
         return head.requires_grad_()
 
-    def _examples(self, experience: Experience, values: Sequence[Tensor], price: float) -> tuple[list[Example], float]:
-        """Every edit with its advantages, returns and old values; and the mean KL to the reference a token (0 without one)."""
-        how = self.settings.gradient
-        estimates, moved = [], []
-        for i, reward in enumerate(experience.rewards):
-            rewards = torch.zeros_like(values[i])
-            if experience.policy:
-                difference = experience.policy[i] - experience.reference[i]
-                moved.append(float(difference.mean()))
-                rewards -= price * difference
-            rewards[-1] += reward
-            estimates.append(generalised_advantages(rewards, values[i], how.gamma, how.lam))
-        scale = torch.cat(estimates).std() if how.scale and sum(map(len, estimates)) > 1 else torch.tensor(1.0)
-        centre = torch.cat(estimates).mean() if how.scale else torch.tensor(0.0)
-        examples = [
-            Example(
-                sequence,
-                {
-                    **columns_of(experience, i),
-                    "advantage": (estimates[i] - centre) / scale.clamp(min=1e-8),
-                    "return": estimates[i] + values[i],
-                    "value": values[i],
-                },
-            )
-            for i, sequence in enumerate(experience.sequences)
-        ]
-        return examples, fmean(moved) if moved else 0.0
 
-    def _price(self, price: float, moved: float) -> float:
-        """The next round's price of KL (Ziegler et al., section 2.2: proportional control in the logarithm)."""
-        target = self.settings.gradient.kl_target
-        if not target:
-            return price
-        return price * (1 + 0.1 * max(-0.2, min(0.2, moved / target - 1)))
+def _examples(experience: Experience, values: Sequence[Tensor], how: PpoSettings) -> tuple[list[Example], float]:
+    """Every edit with its advantages, returns and old values; and the mean KL to the reference per token (0 without one)."""
+    estimates, moved = [], []
+    for i, reward in enumerate(experience.rewards):
+        rewards = torch.zeros_like(values[i])
+        if experience.policy:
+            difference = experience.policy[i] - experience.reference[i]
+            moved.append(float(difference.mean()))
+            rewards -= how.kl * difference
+        rewards[-1] += reward
+        estimates.append(generalised_advantages(rewards, values[i], how.lam))
+    scale = torch.cat(estimates).std() if sum(map(len, estimates)) > 1 else torch.tensor(1.0)
+    centre = torch.cat(estimates).mean()
+    examples = [
+        Example(
+            sequence,
+            {
+                **columns_of(experience, i),
+                "advantage": (estimates[i] - centre) / scale.clamp(min=1e-8),
+                "return": estimates[i] + values[i],
+                "value": values[i],
+            },
+        )
+        for i, sequence in enumerate(experience.sequences)
+    ]
+    return examples, fmean(moved) if moved else 0.0
 
 
-def generalised_advantages(rewards: Tensor, values: Tensor, gamma: float, lam: float) -> Tensor:
-    """GAE (T): exponentially weighted sums of the temporal differences; the value after the last token is 0."""
+def generalised_advantages(rewards: Tensor, values: Tensor, lam: float) -> Tensor:
+    """GAE (T), undiscounted: exponentially weighted sums of the temporal differences; the value after the last token is 0."""
     following = torch.cat([values[1:], values.new_zeros(1)])
-    differences = rewards + gamma * following - values
+    differences = rewards + following - values
     out = torch.zeros_like(values)
     running = 0.0
     for t in range(len(values) - 1, -1, -1):
-        running = float(differences[t]) + gamma * lam * running
+        running = float(differences[t]) + lam * running
         out[t] = running
     return out
 

@@ -19,12 +19,12 @@ def demo(
     """Watch a tiny model teach itself, on this machine, with nothing to download.
 
     The model that comes with the package reads passages about made-up people,
-    towns and ships, and writes its own training notes. It is trained on them,
-    tested without the passage, and reverted. Reinforcement learning then rewards
-    the notes that helped. At the end a ladder compares what it learns before and
-    after, and report.html shows it.
+    towns, companies and ships, and writes its own training notes. It is trained
+    on them, tested without the passage, and reset. Reinforcement learning then
+    rewards the notes that helped. At the end, a ladder compares what the model
+    learns before and after, and report.html shows it.
 
-    Stopped? Run the same command again: it goes on where it was.
+    If it was stopped, run the same command again: it continues where it stopped.
 
     For example:
       selfedit demo
@@ -36,11 +36,11 @@ def demo(
     out
         Directory of the run (default: runs/demo-seed-N).
     seed
-        Root of every random number; another seed is another draw of passages.
+        Seed of every random number. Another seed draws other passages.
     rounds
         Rounds of reinforcement learning (default: 3).
     json_lines
-        Print one JSON object a line instead of the live view.
+        Print one JSON object per line instead of the live view.
     """
     from ..config import make_settings
     from .running import execute

@@ -27,16 +27,16 @@ def evaluate(
     json_file: Annotated[Path | None, Parameter(name="--json", show_default=False)] = None,
     json_lines: Annotated[bool, Parameter(show_default=False)] = False,
 ) -> None:
-    """Test what a policy's self-edits are worth: one passage at a time, many at once, or a stream of them.
+    """Test a policy's self-edits: on one passage at a time, on many at once, or on a stream of passages.
 
-    single     one passage, one edit, revert: the ladder
+    single     one passage and one edit, then reset: the ladder
     cpt        all passages of a group in one adapter
-    continual  passages one after another, merged after each, all so far asked
-    stream     the same with many passages, in several ways side by side
+    continual  one passage after another, each merged; all so far are asked about
+    stream     the same with many passages, several ways of learning side by side
 
-    The policy comes from a finished run (or an adapter's directory); without
-    --policy the settings' rounds are trained first. Stopped, the same command
-    goes on where it was.
+    The policy comes from a finished run or from an adapter's directory. Without
+    a policy, the rounds in the settings are trained first. If the evaluation was
+    stopped, the same command continues it.
 
     For example:
       selfedit run examples/pairs.toml
@@ -49,53 +49,47 @@ def evaluate(
     config
         TOML file of settings.
     protocol
-        In place of the file's protocol.name.
+        Replaces protocol.name of the file.
     policy
-        Directory of a finished run whose policies write the edits, or of one
-        adapter; in place of the file's protocol.policy, and of its rounds. The
-        file's [model] and [edits] should be that run's.
+        Directory of a finished run, or of one adapter, whose policy writes the
+        edits. It replaces protocol.policy of the file, and no rounds are trained.
+        The file's [model] and [edits] should be those of that run.
     split
-        Which held-out tasks: dev, or test (every look at test is written down
-        in test-ledger.jsonl).
+        The held-out tasks: dev or test. Every use of test tasks is recorded in
+        test-ledger.jsonl.
     seed
-        Root of every random number, in place of the file's.
+        Seed of every random number. It replaces the file's seed.
     out
-        Directory of the evaluation (default: runs/NAME-PROTOCOL, after the file,
-        with -seed-N if --seed is given).
+        Directory of the evaluation (default: runs/NAME-PROTOCOL, where NAME is
+        the file's name, with -seed-N if --seed is given).
     dry_run
         Print what would be done, and stop.
     json_file
-        Also write the summary to this file, as JSON.
+        File to which the summary is also written, as JSON.
     json_lines
-        Print JSON, one object a line, instead of the live view.
+        Print one JSON object per line instead of the live view.
     """
     from ..config import load_settings
-    from ..run import write_atomically
-    from .running import choose_view, execute
+    from .running import execute, show_plans, write_file
 
     settings = load_settings(config, **_overrides(protocol, policy, split, seed))
     if dry_run:
-        from ..evaluation.experiment import dry_run as rehearse
-
-        with choose_view(json_lines) as view:
-            view("plan", rehearse(settings))
+        show_plans([settings], json_lines)
         return
     name = _name(config, settings) + ("" if seed is None else f"-seed-{seed}")
-    directory = out or Path("runs") / name
-    summary = execute(settings, directory, json_lines)
+    summary = execute(settings, out or Path("runs") / name, json_lines)
     if json_file is not None:
-        write_atomically(json_file, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+        write_file(json_file, json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
 def _overrides(
     protocol: Protocol | None, policy: Path | None, split: str | None, seed: int | None
 ) -> dict[str, object]:
-    """The command line's words as settings; what was not said is left out."""
-    fields: dict[str, object] = {}
-    if protocol is not None:
-        fields["protocol"] = {"name": protocol}
+    """The options of the command line as settings; an option that was not given is left out."""
+    own = {"name": protocol, "policy": None if policy is None else str(policy)}
+    named = {key: value for key, value in own.items() if value is not None}
+    fields: dict[str, object] = {"protocol": named} if named else {}
     if policy is not None:
-        fields["protocol"] = {**fields.get("protocol", {}), "policy": str(policy)}  # type: ignore[dict-item]
         fields["rounds"] = 0
     if split is not None:
         fields["tasks"] = {"split": split}

@@ -6,40 +6,43 @@ so that help answers at once.
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from ..errors import SelfEditError
-from . import demo, evaluate, grader, import_round, report, run, world
+from . import demo, evaluate, grader, import_round, list_plugins, report, run_file, world_sample
 
-_HELP = """Self-adapting language models: a model reads something new, writes its own
-training notes (self-edits) and is trained on them; reinforcement learning
-teaches it to write notes that help. Everything runs in one process, on a laptop
-too, and the base model's weights are never changed.
+_HELP = """Self-adapting language models. A model reads something new, writes its own
+training notes (self-edits) and is trained on them. Reinforcement learning
+teaches it to write notes that help. Everything runs in one process, also on a
+laptop, and the base model's weights are never changed.
 
 Start with:
 
-  selfedit demo                  watch it happen, and get a report
-  selfedit world sample          see the passages and the questions
-  selfedit run my.toml --dry-run plan your own experiment
+  selfedit demo                    watch it happen, and get a report
+  selfedit world sample            see passages and their questions
+  selfedit run my.toml --dry-run   plan your own experiment
   selfedit evaluate my.toml --policy runs/my --protocol stream
-                                 test what the trained policy learns, document after document
+                                   test the trained policy on many passages
 
-Each verb tells more: selfedit demo --help"""
+For the options of a command, add --help: selfedit demo --help"""
 _WORLD_HELP = """The embedded world: passages about made-up people, towns, companies and ships.
 
-Nothing about them can be known beforehand: what a model answers without the
-passage, it learned from its notes.
+No model can know these facts beforehand. If a model answers a question without
+the passage, it learned the answer from its notes.
 
 For example:
   selfedit world sample --n 2 --family e2
-  selfedit world check"""
+  selfedit world sample --n 100 --form squad --out dev.json"""
 
-_GRADER_HELP = """The offline grader: judges free-form answers without a paid judge, and says why.
+_GRADER_HELP = """The offline grader: grades free-form answers without a paid judge, and gives its reasons.
 
 It was calibrated on verdicts of GPT-4.1; docs/grader.md says how well it agrees
 with them. A run uses it with reward.metric = "offline".
@@ -63,20 +66,24 @@ def build_app() -> App:
         console=Console(highlight=False),
         error_console=Console(stderr=True, highlight=False),
     )
-    app.command(demo.demo)
-    app.command(run.run)
-    app.command(evaluate.evaluate)
-    app.command(report.report)
-    app.command(import_round.import_round)
     worlds = App(name="world", help=_WORLD_HELP)
-    worlds.command(world.check)
-    worlds.command(world.sample)
-    app.command(worlds)
+    worlds.command(world_sample.sample)
     graders = App(name="grader", help=_GRADER_HELP)
     graders.command(grader.report)
     graders.command(grader.explain)
-    app.command(graders)
+    verbs = (demo.demo, run_file.run, evaluate.evaluate, report.report, import_round.import_round, list_plugins.plugins)
+    for verb in (*verbs, grader.report, grader.explain, world_sample.sample):
+        verb.__doc__ = _one_paragraph_per_option(verb)
+    for command in (*verbs, worlds, graders):
+        app.command(command)
     return app
+
+
+def _one_paragraph_per_option(verb: Callable[..., Any]) -> str:
+    """The docstring of ``verb`` with each parameter's text on one line: help shows a docstring's own line breaks."""
+    about, heading, options = inspect.cleandoc(verb.__doc__ or "").partition("Parameters\n----------\n")
+    parts = [block.split("\n", 1) for block in re.split(r"\n(?=\S)", options) if "\n" in block]
+    return about + heading + "\n".join(f"{name}\n    {' '.join(text.split())}" for name, text in parts)
 
 
 def main(tokens: Sequence[str] | None = None) -> int:
@@ -93,7 +100,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
         print(f"selfedit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; nothing is lost: run the same command again to go on", file=sys.stderr)
+        print("\nStopped. Nothing is lost: run the same command again to continue.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read the output is gone (`selfedit ... | head`); Python would complain once more while it exits.

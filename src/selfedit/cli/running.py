@@ -1,26 +1,50 @@
-"""How the verbs `demo` and `run` carry out a run: with a view for a person, or one for a program."""
+"""What the verbs share: how a run is carried out and shown, and how a file is written that the user named."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from .progress import ConsoleView, JsonView, View
+from .progress import ConsoleView, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..config import Settings
+    from ..run import OnEvent
 
 
-def choose_view(json_lines: bool) -> View:
-    """A view of a run on standard output."""
-    return JsonView() if json_lines else ConsoleView(Console(highlight=False))
+def choose_view(json_lines: bool) -> AbstractContextManager[OnEvent]:
+    """A view of a run on standard output, for a program or for a person; left, it gives the terminal back as it was."""
+    return nullcontext(print_json) if json_lines else ConsoleView(Console(highlight=False))
 
 
 def execute(settings: Settings, directory: Path, json_lines: bool) -> dict[str, Any]:
-    """Run the experiment in ``directory``, or go on with it, and show it; its last event is ``done``. Returns the summary."""
+    """Run the experiment in ``directory``, or resume it, and show it; its last event is ``done``. Returns the summary."""
     from ..evaluation.experiment import run_experiment
 
     with choose_view(json_lines) as view:
         return run_experiment(settings, directory, view)
+
+
+def show_plans(every: Sequence[Settings], json_lines: bool) -> None:
+    """Show what each run would do, and run nothing."""
+    from ..evaluation.experiment import dry_run
+
+    with choose_view(json_lines) as view:
+        for settings in every:
+            view("plan", dry_run(settings))
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises `DiskError` where it can't be written."""
+    from ..errors import DiskError
+    from ..run import write_atomically
+
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise DiskError(f"{path}: can't be written ({error.strerror}); make room, or choose another path") from None

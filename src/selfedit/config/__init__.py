@@ -15,16 +15,18 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from .. import plugins
 from ..errors import SettingsError
-from ..templates import TEMPLATES, Templates
-from .learning import ALGORITHMS, AlgorithmSettings, GradientSettings
+from ..templates import Templates, built_in_templates
+from .learning import AlgorithmSettings
+from .plugged import PluggedSection, Section
 from .presets import PRESETS
-from .protocols import ArmSettings, ConsolidationSettings, GateSettings, ProtocolName, ProtocolSettings
-from .rewards import REACHING_FIELDS, JudgeSettings, RewardSettings
+from .protocol_settings import ArmSettings, GateSettings, ProtocolName, ProtocolSettings
+from .rewards import REACHING_FIELDS, RewardSettings
 from .sections import (
-    ALL_RUNGS,
     MACHINE_FIELDS,
     PLANNING_FIELDS,
+    RUNGS,
     AtOnce,
     EditSettings,
     Form,
@@ -32,35 +34,29 @@ from .sections import (
     InnerSettings,
     LadderSettings,
     ModelSettings,
-    Rung,
-    Section,
     TaskSettings,
 )
 
 __all__ = [
-    "ALGORITHMS",
-    "ALL_RUNGS",
     "MACHINE_FIELDS",
     "PLANNING_FIELDS",
     "PRESETS",
     "REACHING_FIELDS",
+    "RUNGS",
     "AlgorithmSettings",
     "ArmSettings",
     "AtOnce",
-    "ConsolidationSettings",
     "EditSettings",
     "Form",
     "GateSettings",
-    "GradientSettings",
     "GuardSettings",
     "InnerSettings",
-    "JudgeSettings",
     "LadderSettings",
     "ModelSettings",
+    "PluggedSection",
     "ProtocolName",
     "ProtocolSettings",
     "RewardSettings",
-    "Rung",
     "Section",
     "Settings",
     "TaskSettings",
@@ -75,22 +71,22 @@ __all__ = [
 class Settings(Section):
     """Everything that decides a run's numbers."""
 
-    preset: str = Field("demo", description="the starting point these settings were made from")
-    seed: int = Field(0, ge=0, description="the root of every random number")
+    preset: str = Field("demo", description="name of the preset that these settings start from: demo, paper or clean")
+    seed: int = Field(0, ge=0, description="seed from which every random number of the run is derived")
     rounds: int = Field(3, ge=0, description="rounds of reinforcement learning")
     model: ModelSettings = ModelSettings()
     learner: ModelSettings | None = Field(
         None,
-        description="another model, that learns from the edits which [model] writes; it has [model]'s fields, and stays as it "
-        "is while the writer is trained (a teacher and a student; SEAL, section 3.1). Without it, the model edits itself",
+        description="a second model, which learns from the edits that [model] writes. It has the same fields as [model] and "
+        "is not trained itself (a teacher and a student; SEAL, section 3.1). Without it, the model edits itself",
     )
-    tasks: TaskSettings = TaskSettings()
-    edits: EditSettings = EditSettings()
+    tasks: TaskSettings = Field(default_factory=TaskSettings)
+    edits: EditSettings = Field(default_factory=EditSettings)
     inner: InnerSettings = InnerSettings()
-    reward: RewardSettings = RewardSettings()
-    algorithm: AlgorithmSettings = AlgorithmSettings()
-    guards: GuardSettings = GuardSettings()
-    ladder: LadderSettings = LadderSettings()
+    reward: RewardSettings = Field(default_factory=RewardSettings)
+    algorithm: AlgorithmSettings = Field(default_factory=AlgorithmSettings)
+    guards: GuardSettings = Field(default_factory=GuardSettings)
+    ladder: LadderSettings = Field(default_factory=LadderSettings)
     protocol: ProtocolSettings = ProtocolSettings()
 
     @model_validator(mode="after")
@@ -107,7 +103,12 @@ class Settings(Section):
                 f"reward.proxy = {reward.proxy!r} chooses the edits that are tried, and {self.algorithm.name} would learn from "
                 "them as if the policy had written no others: take algorithm.name = 'rest_em', or no proxy"
             )
-        if self.edits.samples > 1 and self.algorithm.name != "rest_em":
+        ours, own = ("language_model", "directive_writer"), {"text": "language_model", "directives": "directive_writer"}
+        if self.edits.writer in ours and self.edits.writer != own.get(self.edits.kind, self.edits.writer):
+            raise ValueError(
+                f"edits.policy = {self.edits.policy!r} does not write edits of the kind {self.edits.kind!r}; leave it out"
+            )
+        if self.edits.samples > 1 and self.edits.kind != "directives" and self.algorithm.name != "rest_em":
             raise ValueError(
                 f"edits.samples = {self.edits.samples}: {self.algorithm.name} learns from edits of one sample; take "
                 "algorithm.name = 'rest_em', or one sample"
@@ -126,12 +127,6 @@ class Settings(Section):
             )
         if "judge" in reward.terms and reward.metric != "judge":
             raise ValueError("reward.weights has judge: set reward.metric = 'judge', so that answers are judged")
-        for name, wanted in (
-            ("metric = 'judge'", reward.metric == "judge"),
-            ("proxy = 'rubric'", reward.proxy == "rubric"),
-        ):
-            if wanted and not reward.judge.model:
-                raise ValueError(f"reward.{name} needs reward.judge.model, the name of a model at the endpoint")
         self._check_forms()
         if self.inner.seeds == "auto" and not self.reward.pilot:
             raise ValueError(
@@ -141,12 +136,14 @@ class Settings(Section):
 
     def _check_forms(self) -> None:
         known, own = self.templates.prompts, "or a name of your own from [edits.templates]"
-        for form in self.edits.forms:
+        directives: Any = self.edits.table("directives") if self.edits.kind == "directives" else None
+        asked = [form for forms in directives.forms for form in forms] if directives else []
+        for name, form in [*(("form", f) for f in self.edits.forms), *(("directives.forms", f) for f in asked)]:
             if form not in known:
-                name = self.model.templates
-                why = ", which the embedded base was pretrained on" if name == "world" else ""
+                templates = self.model.templates
+                why = ", which the embedded base was pretrained on" if templates == "world" else ""
                 raise ValueError(
-                    f"edits.form: no {form!r} in the {name} templates{why}; take one of {', '.join(known)}, {own}"
+                    f"edits.{name}: no {form!r} in the {templates} templates{why}; take one of {', '.join(known)}, {own}"
                 )
 
     def of_learner(self) -> Settings:
@@ -154,13 +151,9 @@ class Settings(Section):
         return self if self.learner is None else self.model_copy(update={"model": self.learner, "learner": None})
 
     @property
-    def rungs_to_climb(self) -> tuple[Rung, ...]:
-        """The ladder's rungs that these models have. Those that take writing and learning apart need one model, and a trained
-        one.
-        """
-        apart = ("rl_edits_base_learner", "passage_only_rl_learner")
-        one_trained = self.learner is None and bool(self.rounds or self.protocol.policy)
-        return tuple(name for name in self.ladder.rungs if one_trained or name not in apart)
+    def has_trained_policy(self) -> bool:
+        """A trained policy is tested: one of this run's rounds, or one that it is given."""
+        return bool(self.rounds or self.protocol.policy)
 
     @property
     def targets(self) -> str:
@@ -170,7 +163,7 @@ class Settings(Section):
     @property
     def templates(self) -> Templates:
         """The texts this run prompts and trains with, the user's own among them."""
-        return TEMPLATES[self.model.templates].with_own(self.edits.templates)
+        return built_in_templates()[self.model.templates].with_own(self.edits.templates)
 
     def on_machine(self, **values: Any) -> Settings:
         """These settings with some of the model's `MACHINE_FIELDS` resolved."""
@@ -183,8 +176,8 @@ class Settings(Section):
     def sha256(self) -> str:
         """Hash of the settings; the same hash means the same plan.
 
-        Without ``memory_gib``, which "auto" takes from what is free at the moment (what follows from it is in the hash), and
-        without how a judge is reached.
+        Without ``memory_gib``, which decides nothing but other settings (they are in the hash), and without how a judge is
+        reached.
         """
         planning = set(PLANNING_FIELDS)
         without: Any = {"model": planning, "learner": planning, "reward": {"judge": set(REACHING_FIELDS)}}
@@ -195,14 +188,17 @@ class Settings(Section):
 def make_settings(fields: dict[str, Any], where: str = "settings") -> Settings:
     """Settings from (nested) fields on top of their preset; `SettingsError` names what is wrong and where."""
     preset = fields.get("preset", "demo")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise SettingsError(f"{where}: no preset {preset!r}; there are {', '.join(PRESETS)}")
     plan = PRESETS[preset]
     planned = plan.get("algorithm", {}).get("name")
     name = _section(fields, "algorithm").get("name", planned or _algorithm(fields))
-    kind = {"algorithm": {"name": name, **(ALGORITHMS.get(name, {}) if isinstance(name, str) else {})}}
+    kind = {"algorithm": {"name": name, **_algorithm_defaults(name)}}
     # What a preset says of one algorithm is not meant for another.
-    plan = merged(kind, plan) if planned in (None, name) else merged(plan, kind)
+    if planned not in (None, name):
+        common = {key: value for key, value in plan["algorithm"].items() if key != planned}
+        plan = merged({**plan, "algorithm": common}, kind)
+    plan = merged(kind, plan)
     own: dict[str, Any] = {"algorithm": _ranking(fields)}
     inner = fields.get("inner")
     if isinstance(inner, dict) and "steps" in inner and "epochs" not in inner:
@@ -217,7 +213,7 @@ def make_settings(fields: dict[str, Any], where: str = "settings") -> Settings:
 
 
 def _section(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    """A section of the fields; empty where it is not there, or is none (which is told later)."""
+    """A section of the fields; empty where it is not there, or is none (which is reported later)."""
     section = fields.get(name)
     return section if isinstance(section, dict) else {}
 
@@ -226,7 +222,15 @@ def _algorithm(fields: dict[str, Any]) -> str:
     """The algorithm where nobody named one: the default, or what can learn from edits as these settings make them."""
     several = _section(fields, "edits").get("samples", 1) != 1
     screened = _section(fields, "reward").get("proxy", "none") != "none"
-    return "rest_em" if several or screened else AlgorithmSettings().name
+    return "rest_em" if several or screened else str(AlgorithmSettings.model_fields["name"].default)
+
+
+def _algorithm_defaults(name: Any) -> dict[str, Any]:
+    """What an algorithm's common settings are where nobody set them."""
+    if name not in plugins.names("algorithms"):
+        return {}
+    defaults: dict[str, Any] = getattr(plugins.find("algorithms", name), "defaults", {})
+    return dict(defaults)
 
 
 def _ranking(fields: dict[str, Any]) -> dict[str, Any]:

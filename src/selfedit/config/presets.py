@@ -22,9 +22,8 @@ _PAPER: dict[str, Any] = {
     "reward": {"metric": "exact_match", "max_answer_tokens": 64},
     "algorithm": {
         "name": "rest_em",
-        "keep": 1,
-        "positive_only": False,
         "rank_by": ["gain"],
+        "rest_em": {"keep": 1, "positive_only": False},
         "epochs": 2,
         "batch_size": 10,
         "lr": 3e-4,

@@ -1,1 +1,1 @@
-"""How a policy's output becomes an update."""
+"""Kinds of self-edits, one per file: the change that an edit makes."""

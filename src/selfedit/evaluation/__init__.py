@@ -1,1 +1,1 @@
-"""The ladder, the base's card, and whole experiments."""
+"""The ladder, and whole experiments."""

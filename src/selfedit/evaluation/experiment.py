@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..config import Settings
-from ..edits.text import edit_lines
-from ..errors import ModelError, SettingsError
-from ..loop import Trained
+from ..edits.parsing.lines import edit_lines
+from ..errors import ModelError
+from ..loop import Trained, counted
 from ..own_probes import with_probes
+from ..parts import Parts
 from ..rewards.reliability import measure
+from ..rows import ExampleAnswer
 from ..run import OnEvent, Run, ignore_event, open_run, write_atomically
-from ..tasks.source import FileSource, FolderSource, TaskSource
-from ..tasks.world.source import WorldSource
+from ..summary import SUMMARY_FILE, new_summary, read_run
+from ..tasks.sources.base import open_source
 from ..tasks.world.writing import style_of
-from ..types import Answer, Task
-from ..work import Work
-from .ladder import Rung, by_kind, paired_rows, verbatim_share
-from .machine import at_hand, load_engine, needs, numerics, resolve
+from .ladder import by_kind, paired_rows, rungs_of, verbatim_share
+from .machine import at_hand, engines, needs, numerics, resolve
 from .planning import measured_seconds, plan
-from .protocols import PROTOCOLS, check_policy, trained_policies
-
-
-def load_source(settings: Settings) -> TaskSource:
-    """The task source that these settings ask for."""
-    tasks, protocol = settings.tasks, settings.protocol
-    if tasks.source == "world":
-        if protocol.name != "single":  # the world has as many as are asked for, and none of them in two splits
-            tasks = tasks.model_copy(update={"evaluation": protocol.n_tasks})
-        return WorldSource(tasks, settings.seed)
-    if protocol.name != "single" and protocol.n_tasks > tasks.evaluation:
-        raise SettingsError(
-            f"{protocol.name} takes protocol.passages x protocol.groups = {protocol.n_tasks} passages, and tasks.evaluation "
-            f"holds out {tasks.evaluation} of {tasks.source}; raise that (for the run that trains a policy, too)"
-        )
-    if Path(tasks.source).is_dir():
-        return FolderSource(tasks, settings.seed)
-    return FileSource(tasks, settings.seed)
+from .protocols import check_policy, tested, trained_policies
+from .remembered import remember_tasks, source_of
+from .rungs.base import Result
 
 
 def general_style(line: str) -> str:
@@ -51,15 +37,13 @@ def general_style(line: str) -> str:
 def dry_run(settings: Settings) -> dict[str, Any]:
     """The plan, with the tasks read and, for a model at hand, the seconds estimated. Raises what a run would at its start."""
     check_policy(settings)
-    load_source(settings)
+    open_source(settings)
     if not at_hand(settings):
         return plan(settings)
     with numerics(settings):
         settings, why = resolve(settings)
         planned = plan(settings, needs(settings), why)
-        engine = load_engine(settings)
-        learner = engine if settings.learner is None else load_engine(settings.of_learner())
-        planned["estimated_seconds"] = measured_seconds(settings, learner)
+        planned["estimated_seconds"] = measured_seconds(settings, engines(settings)[1])
     return planned
 
 
@@ -71,49 +55,61 @@ def run_experiment(settings: Settings, directory: Path, on_event: OnEvent = igno
     from ..report.html import write_report
 
     with numerics(settings), open_run(directory, settings, on_event, resolve) as run:
-        finished = directory / "summary.json"
+        finished = directory / SUMMARY_FILE
         if finished.exists():
-            summary: dict[str, Any] = json.loads(finished.read_text())
+            if settings.tasks.source == "world" or Path(settings.tasks.source).exists():
+                source_of(run)  # these tasks, and not others, have the summary's numbers
+            summary = read_run(directory)
         else:
-            summary = _run(run)
-            write_atomically(finished, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+            summary = new_summary(_run(run))
+            write_atomically(finished, summary.to_json())
         write_report(summary, directory / "report.html")
-        run.emit("done", summary=summary, directory=str(directory))
-        return summary
+        data = summary.to_dict()
+        run.emit("done", summary=data, directory=str(directory))
+        return data
 
 
 def _run(run: Run) -> dict[str, Any]:
     settings = run.settings
     run.emit("plan", **plan(settings, needs(settings), run.why))
-    check_policy(settings)
-    source, engine = load_source(settings), load_engine(settings)
-    learner = engine if settings.learner is None else load_engine(settings.of_learner())
-    work = Work(run, engine, learner, style_of if settings.tasks.source == "world" else general_style)
-    before = run.once("base", lambda: _hashes(work))
-    for whose, sha256 in _hashes(work).items():
+    if caveat := check_policy(settings):
+        run.emit("warning", text=caveat)
+    source = source_of(run)
+    parts = Parts.of(run, *engines(settings), style_of if settings.tasks.source == "world" else general_style)
+    before = run.once("base", lambda: _hashes(parts))
+    for whose, sha256 in _hashes(parts).items():
         if before[whose] != sha256:
             path = settings.model.path if whose == "sha256" else settings.of_learner().model.path
             raise ModelError(f"{path}: its weights are not those that this run started with")
+    remember_tasks(run, source)
     if settings.tasks.split != "dev":  # from here on tasks are looked at; a run that could not begin has looked at none
         _ledger(run)
-    source = with_probes(source, work)
+    source = with_probes(source, parts)
     tasks = source.evaluation()[: None if settings.protocol.name == "single" else settings.protocol.n_tasks]
-    _follow_before(run, tasks[0])
-    trained = trained_policies(work, source)
-    rungs, more = PROTOCOLS[settings.protocol.name](work, trained, tasks, source)
-    summary = {**_summary(work, trained, rungs, before), **more}
-    # Of every chunk, also those of a process that was killed; a stream as a whole is made of others.
-    seconds = {key: value for key, value in run.seconds().items() if not key.endswith("/taken")}
-    summary["timing"] = {"total_seconds": round(sum(seconds.values()), 1), "stages": _stage_seconds(seconds)}
-    summary["timing"]["dtype"] = run.why or f"{settings.model.dtype}: as set"  # it may tell a measured speed
-    return summary
+    run.emit("passage", context=tasks[0].text, question_count=len(tasks[0].probes))
+    trained = trained_policies(parts, source)
+    rungs, more = tested(parts, trained, tasks, source)
+    return {**_summary(parts, trained, rungs, before), **more, "timing": _timing(run)}
 
 
-def _hashes(work: Work) -> dict[str, str]:
+def _timing(run: Run) -> dict[str, Any]:
+    """Wall clock, by the first parts of the chunks' keys; also of chunks of a process that was killed."""
+    stages: dict[str, float] = {}
+    # A stream as a whole is made of other chunks.
+    chunks = {key: seconds for key, seconds in run.seconds().items() if not key.endswith("/taken")}
+    for key, seconds in chunks.items():
+        first, *rest = key.split("/")
+        name = f"{first}/{rest[0]}" if first == "ladder" else first
+        stages[name] = round(stages.get(name, 0.0) + seconds, 3)
+    dtype = run.why or f"{run.settings.model.dtype}: as set"  # it may have a measured speed
+    return {"total_seconds": round(sum(chunks.values()), 1), "stages": stages, "dtype": dtype}
+
+
+def _hashes(parts: Parts) -> dict[str, str]:
     """Hashes of the bases as they are: the writer's and, where it is another one, the learner's."""
-    hashes = {"sha256": work.engine.base_sha256()}
-    if work.rewarder.engine is not work.engine:
-        hashes["learner_sha256"] = work.rewarder.engine.base_sha256()
+    hashes = {"sha256": parts.writer.engine.base_sha256()}
+    if parts.inner.engine is not parts.writer.engine:
+        hashes["learner_sha256"] = parts.inner.engine.base_sha256()
     return hashes
 
 
@@ -123,81 +119,46 @@ def _ledger(run: Run) -> None:
 
     def append() -> dict[str, Any]:
         row = {
+            "id": run.id,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "run": run.directory.name,
             "settings_sha256": run.settings.sha256(),
             "draw_seed": run.settings.seed,
         }
-        with file.open("a", encoding="utf-8") as ledger:
-            ledger.write(json.dumps(row) + "\n")
+        # A process may have been killed between the ledger and the journal.
+        if not file.exists() or f'"{run.id}"' not in file.read_text(encoding="utf-8"):
+            with file.open("a", encoding="utf-8") as ledger:
+                ledger.write(json.dumps(row) + "\n")
         return {"ledger": file.name}
 
     run.once("ledger", append)
 
 
-def _follow_before(run: Run, task: Task) -> None:
-    run.emit("passage", context=task.text, question_count=len(task.probes))
-
-
-def _stage_seconds(chunks: dict[str, float]) -> dict[str, float]:
-    """Wall clock by the first parts of the chunks' keys."""
-    stages: dict[str, float] = {}
-    for key, seconds in chunks.items():
-        parts = key.split("/")
-        name = "/".join(parts[:2]) if parts[0] == "ladder" else parts[0]
-        stages[name] = round(stages.get(name, 0.0) + seconds, 3)
-    return stages
-
-
-def _summary(work: Work, trained: Trained, rungs: dict[str, Rung], before: dict[str, str]) -> dict[str, Any]:
-    settings, after = work.settings, _hashes(work)
+def _summary(parts: Parts, trained: Trained, rungs: dict[str, Result], before: dict[str, str]) -> dict[str, Any]:
+    settings, after = parts.settings, _hashes(parts)
     last = f"round_{len(trained.policies) - 1}"
-    notes = []
     of_learner: dict[str, Any] = {}
     if settings.learner is not None:
-        notes.append(f"{settings.model.path} writes the edits, {settings.learner.path} learns from them.")
-        left_out = [rung for rung in settings.ladder.rungs if rung not in settings.rungs_to_climb]
-        notes += [f"{rung} is left out: another model learns than writes." for rung in left_out]
         of_learner = {
             "learner_sha256_before": before["learner_sha256"],
             "learner_sha256_after": after["learner_sha256"],
-            "learner_dtype": work.rewarder.engine.dtype,
+            "learner_dtype": parts.inner.engine.dtype,
         }
-    graded = [rung for rung in rungs.values() if rung.accuracy]
-    if "no_edit" in rungs and graded and all(sum(rung.accuracy) == 0 for rung in graded):
-        notes.append(
-            "No rung answered anything right: with random weights that is expected, and the numbers mean nothing."
-        )
-    notes += [
-        f"{rung.name}: {rung.ungraded} of {rung.ungraded + len(rung.tasks)} tasks could not be graded, and are left out."
-        for rung in rungs.values()
-        if rung.ungraded
-    ]
-    notes += [
-        f"{rung.name}: {rung.held_out} line(s) of its edits say a probe's question word for word, and were not trained on."
-        for rung in rungs.values()
-        if rung.held_out
-    ]
-    notes += [
-        f"{rung.name}: {rung.failed} edit(s) could not be trained on; the first: {rung.reason}."
-        for rung in rungs.values()
-        if rung.failed
-    ]
     return {
         "ladder": [rung.row() for rung in rungs.values()],
-        "paired": paired_rows(rungs, last),
+        "paired": paired_rows(settings, rungs, last),
         "rounds": trained.rows,
         "reliability": measure(trained.values).row(settings.algorithm.rank_by[0]),
         "by_kind": by_kind(rungs),
         "per_task": {name: rung.by_task for name, rung in rungs.items()},
-        "style_shares": {name: _styles(rung, settings) for name, rung in rungs.items() if rung.texts},
+        "style_shares": {name: parts.style_shares(rung.texts) for name, rung in rungs.items() if rung.texts},
         "verbatim_share": verbatim_share(rungs),
-        "examples": _examples(rungs, last, settings),
-        "notes": notes,
+        "examples": _examples(parts, rungs, last),
+        "notes": _notes(settings, rungs),
         "policies": [policy and policy.sha256 for policy in trained.policies],
         "base_sha256_before": before["sha256"],
         "base_sha256_after": after["sha256"],
-        "dtype": work.engine.dtype,
+        "dtype": parts.writer.engine.dtype,
         "seed": settings.seed,
         **of_learner,
         "settings": settings.fields(),
@@ -206,41 +167,47 @@ def _summary(work: Work, trained: Trained, rungs: dict[str, Rung], before: dict[
     }
 
 
-def _style(settings: Settings, line: str) -> str:
-    return style_of(line) if settings.tasks.source == "world" else general_style(line)
+def _notes(settings: Settings, rungs: Mapping[str, Result]) -> list[str]:
+    """What a reader should know about the run."""
+    notes = []
+    if settings.learner is not None:
+        notes.append(f"{settings.model.path} writes the edits, {settings.learner.path} learns from them.")
+        left_out = [rung for rung in settings.ladder.rungs if rung not in rungs_of(settings)]
+        notes += [f"{rung} is left out: another model learns than writes." for rung in left_out]
+    graded = [rung for rung in rungs.values() if rung.accuracy]
+    if "no_edit" in rungs and graded and all(sum(rung.accuracy) == 0 for rung in graded):
+        notes.append(
+            "No rung answered any question right: with random weights that is expected, and the numbers mean nothing."
+        )
+    for name, rung in rungs.items():
+        if rung.ungraded:
+            of = counted(rung.ungraded + len(rung.tasks), "task")
+            notes.append(
+                f"{name}: {rung.ungraded} of {of} could not be graded; such tasks are left out of its figures."
+            )
+        if rung.held_out:
+            lines = f"{counted(rung.held_out, 'line')} of its edits"
+            notes.append(f"{name}: trained without {lines} that would have taught a probe's question word for word.")
+        if rung.failed:
+            edits = counted(rung.failed, "edit")
+            notes.append(f"{name}: {edits} could not be trained on; the first failed because: {rung.reason}.")
+    return notes
 
 
-def _styles(rung: Rung, settings: Settings) -> dict[str, float]:
-    lines = [_style(settings, line) for text in rung.texts for line in edit_lines(text)]
-    return {style: lines.count(style) / len(lines) for style in sorted(set(lines))}
-
-
-def _examples(rungs: dict[str, Rung], last: str, settings: Settings, n: int = 4) -> list[dict[str, Any]]:
+def _examples(parts: Parts, rungs: Mapping[str, Result], last: str, n: int = 4) -> list[dict[str, Any]]:
     """A few tasks followed through: what was written before and after, and the probes' answers."""
-    stages = [name for name in ("no_edit", "base_edits", last) if name in rungs]
-    if not stages:
-        return []
+    stages = [rungs[name] for name in ("no_edit", "base_edits", last) if name in rungs]
+    places = [{task.id: i for i, task in enumerate(rung.tasks)} for rung in stages]
+    in_all = [task for task in stages[0].tasks if all(task.id in own for own in places)] if stages else []
     examples = []
-    places = {name: {task.id: i for i, task in enumerate(rungs[name].tasks)} for name in stages}
-    in_all = [task for task in rungs[stages[0]].tasks if all(task.id in places[name] for name in stages)]
     for task in in_all[:n]:
         rows = []
-        for name in stages:
-            rung, i = rungs[name], places[name][task.id]
-            text = rung.texts[i] if rung.texts else ""
-            lines = [{"text": line, "style": _style(settings, line)} for line in edit_lines(text)]
-            rows.append(
-                {"rung": name, "edit": text, "lines": lines, "answers": [_answer_row(a) for a in rung.answers[i]]}
-            )
+        for rung, own in zip(stages, places, strict=True):
+            text = rung.texts[own[task.id]] if rung.texts else ""
+            lines = [{"text": line, "style": parts.style_of(line)} for line in edit_lines(text)]
+            answers = [
+                {name: getattr(a, name) for name in ExampleAnswer.model_fields} for a in rung.answers[own[task.id]]
+            ]
+            rows.append({"rung": rung.name, "edit": text, "lines": lines, "answers": answers})
         examples.append({"task_id": task.id, "family": task.family, "context": task.text, "stages": rows})
     return examples
-
-
-def _answer_row(answer: Answer) -> dict[str, Any]:
-    return {
-        "question": answer.question,
-        "gold": answer.gold,
-        "text": answer.text,
-        "correct": answer.correct,
-        "kind": answer.kind,
-    }

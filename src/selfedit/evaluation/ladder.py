@@ -1,362 +1,244 @@
 """The ladder: several ways of preparing a model for the same held-out probes, compared on the same tasks, paired.
 
-Every trained rung gets the same number of optimiser steps (or of epochs: `InnerSettings.epochs`), from the same seeds task by
+Every trained rung gets the same number of optimiser steps (or of epochs: `Recipe.steps_for`), from the same seeds task by
 task. An edit that is unusable or diverged leaves the model as it was, so its task keeps the un-edited accuracy; how many did is
-reported. A task whose answers could not be graded has no accuracy, and is left out of the rung.
+reported. A task whose answers could not be graded has no accuracy, and is left out of the rung. The rungs are plug-ins, one per
+file in `rungs/`; this file has what they share.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
-from ..config import ALL_RUNGS, Form
-from ..config import Rung as RungName
-from ..edits.text import ParsedEdit, edit_lines
-from ..engine.base import Adapter
+from ..config import Form, Settings
+from ..edits.parsing.lines import edit_lines
+from ..edits.text import passage_change
+from ..inner import Answers
 from ..loop import Trained
-from ..rewards.outcomes import Worth, mean_of_graded, parse_edit, parse_passage
-from ..stats import bootstrap_seeds
-from ..types import Answer, Edit, Outcome, Task
-from ..work import Work
+from ..parts import Parts
+from ..plugins import find
+from ..rewards.examiner import Worth
+from ..stats import as_row, bootstrap_seeds
+from ..types import Adapter, Change, Edit, Outcome, Recipe, Task
+from .rungs.base import LAST_ROUND, Result, by_group
 
 
-@dataclass
-class Rung:
-    """One rung's result: per task its accuracy and answers; the mean reward; ``texts`` the edits where it has any.
+class Rung(ABC):
+    """One way of preparing a model, made without arguments: ``Kind()``. Its file has everything about it.
 
-    ``held_out`` counts the lines of its edits that say a probe which the model wrote itself, and were not trained on.
-    ``failed`` counts the edits that could not be trained on, and ``reason`` says why of the first.
-    ``groups``: the ids of tasks that were learned in one adapter; none where each had its own.
+    ``label`` is its name in reports, ``group`` what it is there for: ``before RL``, ``after RL``, ``ablation`` (one half of
+    the trained model) or ``ceiling``. ``pairs`` are the differences a - b that it is compared by, as names of rungs (`LAST_ROUND`
+    for the last round's). ``trains``: something is learned. ``for_groups``: it has a meaning where many passages are learned in
+    one adapter. ``takes_apart``: it needs one model that both writes and learns, and a trained policy. Its own settings, if any,
+    are the model ``Settings``.
     """
 
-    name: str
-    tasks: list[Task]
-    accuracy: list[float]
-    answers: list[tuple[Answer, ...]]
-    reward: float | None
-    steps: int = 0
-    trained_tokens: float = 0.0
-    failed: int = 0
-    reason: str = ""
-    texts: list[str] = field(default_factory=list)
-    groups: list[list[str]] = field(default_factory=list)
-    ungraded: int = 0
-    held_out: int = 0
+    label: str = ""
+    group: str = "before RL"
+    pairs: Sequence[tuple[str, str]] = ()
+    trains: bool = True
+    for_groups: bool = True
+    takes_apart: bool = False
 
-    @staticmethod
-    def of_graded(
-        name: str,
-        tasks: Sequence[Task],
-        worths: Sequence[Worth],
-        answers: Sequence[tuple[Answer, ...]],
-        texts: Sequence[str] = (),
-        **cost: Any,
-    ) -> Rung:
-        """A rung of the tasks whose answers were graded (maybe none); the lists are parallel (``texts`` may be empty)."""
-        reward = mean_of_graded([worth.reward for worth in worths])
-        graded = [(i, worth.accuracy) for i, worth in enumerate(worths) if worth.accuracy is not None]
-        chosen = [i for i, _ in graded]
-        return Rung(
-            name,
-            [tasks[i] for i in chosen],
-            [accuracy for _, accuracy in graded],
-            [answers[i] for i in chosen],
-            reward=reward,
-            texts=[texts[i] for i in chosen] if texts else [],
-            ungraded=len(tasks) - len(chosen),
-            **cost,
-        )
+    @abstractmethod
+    def climb(self, ladder: Ladder) -> None:
+        """Prepare the model in this way, ask the probes, and add the result to the ladder (`Ladder.add`)."""
 
-    @property
-    def by_task(self) -> dict[str, float]:
-        """Accuracy by task id."""
-        return dict(zip((task.id for task in self.tasks), self.accuracy, strict=True))
+    def cost(self, settings: Settings) -> int:
+        """Inner loops that it takes, for the plan and the time: one per task, where its file does not say otherwise."""
+        return settings.tasks.evaluation if self.trains else 0
 
-    def row(self) -> dict[str, Any]:
-        """The ladder's row for summary and report; without accuracy where no task could be graded."""
-        interval = bootstrap_seeds(_grouped(self.by_task, self.groups)) if self.accuracy else None
-        return {
-            "rung": self.name,
-            **{
-                key: interval and getattr(interval, of)
-                for key, of in (("accuracy", "mean"), ("low", "low"), ("high", "high"))
-            },
-            "n_tasks": len(self.tasks),
-            "n_probes": sum(len(task.probes) for task in self.tasks),
-            "steps": self.steps,
-            "trained_tokens": round(self.trained_tokens),
-            "failed_edits": self.failed,
-            "ungraded_tasks": self.ungraded,
-            "lines_held_out": self.held_out,
-            "reward": self.reward,
-        }
+
+def rungs_of(settings: Settings) -> dict[str, Rung]:
+    """The ladder's rungs that these settings have, by name, in order."""
+    one_trained = settings.learner is None and settings.has_trained_policy
+    found = {name: find("rungs", name)() for name in settings.ladder.rungs}
+    return {name: rung for name, rung in found.items() if one_trained or not rung.takes_apart}
 
 
 class Ladder:
-    """Climbs the configured rungs. ``trained`` holds the policy after each round."""
+    """Climbs the rungs. ``trained`` holds the policy after each round; ``dev`` are the development tasks."""
 
-    def __init__(self, work: Work, trained: Trained, tasks: Sequence[Task], dev: Sequence[Task]) -> None:
-        self.work, self.trained = work, trained
+    in_groups = False  # many passages are learned in one adapter
+
+    def __init__(self, parts: Parts, trained: Trained, tasks: Sequence[Task], dev: Sequence[Task]) -> None:
+        self.parts, self.trained = parts, trained
+        self.run, self.settings, self.inner = parts.run, parts.settings, parts.inner
         self.tasks, self.dev = list(tasks), list(dev)
-        self.settings, self.rewarder = work.settings, work.rewarder
-        self.rungs: dict[str, Rung] = {}
-        self._untouched: dict[str, dict[str, tuple[Answer, ...]]] = {}
-        self._written_by: dict[tuple[str, Form | None], list[Edit]] = {}
+        self.results: dict[str, Result] = {}
+        self._untouched: dict[str, dict[str, Answers]] = {}
+        self._written_by: dict[tuple[str, Form | None], dict[str, Edit]] = {}  # by task
         self._best_lr: float | None = None
 
-    def climb(self, names: Collection[RungName] = ALL_RUNGS) -> dict[str, Rung]:
-        """Every configured rung of ``names`` that these tasks can have, in the order of the settings."""
-        steps = {
-            "no_edit": self._no_edit,
-            "passage_only": lambda: self._add(self._passage("passage_only", None, self.tasks)),
-            "base_edits": lambda: self._follow("before", self._written("base_edits", None, None, self.tasks)),
-            "base_self_qa": lambda: self._add(self._written("base_self_qa", None, None, self.tasks, "self_qa")),
-            "rounds": self._rounds,
-            "best_of_k": self._best_of_k,
-            "perfect_edits": self._perfect,
-            "rl_edits_base_learner": lambda: self._add(
-                self._written("rl_edits_base_learner", self._last, None, self._fewer)
-            ),
-            "passage_only_rl_learner": lambda: self._add(
-                self._passage("passage_only_rl_learner", self._last, self._fewer)
-            ),
-            "in_context": self._in_context,
-        }
-        for name in self.settings.rungs_to_climb:
-            if name in names:
-                steps[name]()
-        return self.rungs
+    def climb(self, names: Collection[str] | None = None) -> dict[str, Result]:
+        """Every rung of the settings (or of ``names`` among them) that these tasks can have."""
+        for name, rung in rungs_of(self.settings).items():
+            if (rung.for_groups or not self.in_groups) and (names is None or name in names):
+                rung.climb(self)
+        return self.results
 
     @property
-    def _fewer(self) -> list[Task]:
-        return self.tasks[: self.settings.ladder.middle_tasks]
+    def fewer(self) -> list[Task]:
+        """The first tasks: for rungs that are not worth all of them. All tasks where there are groups, which can't be cut."""
+        return self.tasks[: None if self.in_groups else self.settings.ladder.middle_tasks]
 
     @property
-    def _last(self) -> Adapter | None:
+    def last(self) -> Adapter | None:
+        """The last policy."""
         return self.trained.policies[-1]
 
-    def _add(self, rung: Rung) -> None:
-        self.rungs[rung.name] = rung
-        self.work.run.emit("rung", **rung.row())
+    def add(self, result: Result) -> None:
+        """A rung's result, shown and kept."""
+        self.results[result.name] = result
+        self.run.emit("rung", **result.row())
 
-    def _follow(self, when: str, rung: Rung) -> None:
-        """Add the rung, and show the first task's edit with the answers it leads to, where they could be graded."""
-        self._add(rung)
-        if rung.tasks and rung.tasks[0].id == self.tasks[0].id:
-            lines, answers = edit_lines(rung.texts[0]), list(map(vars, rung.answers[0]))
-            self.work.run.emit("edit", when=when, rung=rung.name, lines=lines, answers=answers)
+    def follow(self, when: str, result: Result) -> None:
+        """Add the result, and show the first task's edit with the answers it leads to, where they could be graded."""
+        self.add(result)
+        if result.tasks and result.tasks[0].id == self.tasks[0].id:
+            lines, answers = edit_lines(result.texts[0]), list(map(vars, result.answers[0]))
+            self.run.emit("edit", when=when, rung=result.name, lines=lines, answers=answers)
 
-    def _stage(self, name: str, text: str, total: int) -> None:
-        self.work.run.emit("stage", name=f"ladder/{name}", text=text, total=total)
+    def stage(self, name: str, text: str, total: int) -> None:
+        """Announce what comes next, with the number of pieces of work."""
+        self.run.emit("stage", name=f"ladder/{name}", text=text, total=total)
 
-    def _no_edit(self) -> None:
-        answers = self._unedited(None, self.tasks)
-        self._add(self._rung("no_edit", None, self.tasks, [answers[task.id] for task in self.tasks]))
-
-    def _unedited(self, learner: Adapter | None, tasks: list[Task]) -> dict[str, tuple[Answer, ...]]:
-        """The learner's answers without the passage and without an edit, by task, to at least these tasks; asked once."""
-        known = self._untouched.setdefault(_key(learner), {})
-        missing = [task for task in tasks if task.id not in known]
-        if missing:
-            key = f"ladder/no_edit-{_key(learner)}/{len(known)}"
-            answers = self.work.answers(key, learner, missing, open_book=False)
+    def unedited(self, on: Adapter | None, tasks: Sequence[Task]) -> dict[str, Answers]:
+        """The answers without the passage and without an edit, by task, to at least these tasks; asked once."""
+        known = self._untouched.setdefault(adapter_key(on), {})
+        if missing := [task for task in tasks if task.id not in known]:
+            answers = self.inner.answers(f"ladder/no_edit-{adapter_key(on)}/{len(known)}", missing, on=on)
             known |= {t.id: row for t, row in zip(missing, answers, strict=True)}
         return known
 
-    def _worths(self, learner: Adapter | None, tasks: list[Task], answers: Sequence[tuple[Answer, ...]]) -> list[Worth]:
-        self.rewarder.engine.mount(learner)  # a perplexity is the learner's own
-        return [self.rewarder.worth(task, row) for task, row in zip(tasks, answers, strict=True)]
+    def worths(self, on: Adapter | None, tasks: Sequence[Task], answers: Sequence[Answers]) -> list[Worth]:
+        """What these answers are worth; a perplexity is that of the model with the adapter ``on``."""
+        return [self.inner.examiner.worth(task, row, on) for task, row in zip(tasks, answers, strict=True)]
 
-    def _rung(
-        self, name: str, learner: Adapter | None, tasks: list[Task], answers: Sequence[tuple[Answer, ...]]
-    ) -> Rung:
-        return Rung.of_graded(name, tasks, self._worths(learner, tasks, answers), answers)
+    def asked(self, name: str, on: Adapter | None, tasks: Sequence[Task], answers: Sequence[Answers]) -> Result:
+        """The result of a rung that trains nothing."""
+        return Result.of_graded(name, tasks, self.worths(on, tasks, answers), answers)
 
-    def _in_context(self) -> None:
-        self._stage("in_context", "The ceiling: the base with the passage in view", 0)
-        answers = self.work.answers("ladder/in_context", None, self.tasks, open_book=True)
-        self._add(self._rung("in_context", None, self.tasks, answers))
-
-    def _tried(
-        self,
-        name: str,
-        learner: Adapter | None,
-        tasks: list[Task],
-        parsed: Sequence[ParsedEdit],
-        lr: float | None = None,
-        texts: Sequence[str] = (),
-    ) -> Rung:
-        """One edit a task, tried on the learner; ``texts`` are the edits as written."""
-        untouched = self._unedited(learner, tasks)
-        before = self._worths(learner, tasks, [untouched[task.id] for task in tasks])
-        trials = [
-            self.work.trial("ladder", f"{task.id}#0", task, edit) for task, edit in zip(tasks, parsed, strict=True)
-        ]
-        outcomes = self.work.outcomes(f"ladder/{name}", learner, trials, before, lr)
+    def tried(
+        self, name: str, on: Adapter | None, tasks: Sequence[Task], changes: Sequence[Change], texts: Sequence[str] = ()
+    ) -> Result:
+        """One change per task, tried on the learner with the adapter ``on``; ``texts`` are the edits as written."""
+        untouched = self.unedited(on, tasks)
+        before = self.worths(on, tasks, [untouched[task.id] for task in tasks])
+        trials = [self.inner.trial("ladder", f"{t.id}#0", t, change) for t, change in zip(tasks, changes, strict=True)]
+        outcomes = self.inner.outcomes(f"ladder/{name}", trials, before, on=on)
         answers = [
             outcome.answers if outcome.status == "ok" else untouched[task.id]
             for task, outcome in zip(tasks, outcomes, strict=True)
         ]
-        after = [self.rewarder.after(*row) for row in zip(tasks, outcomes, before, strict=True)]
-        return Rung.of_graded(name, tasks, after, answers, texts, **self._cost(outcomes, parsed))
+        after = [self.inner.examiner.after(*row) for row in zip(tasks, outcomes, before, strict=True)]
+        return Result.of_graded(name, tasks, after, answers, texts, **self.cost_of(outcomes, changes))
 
-    def _cost(self, outcomes: Sequence[Outcome], parsed: Sequence[ParsedEdit]) -> dict[str, Any]:
-        """Steps (of epochs: their mean), mean trained tokens, failures and held-out lines, as `Rung` has them."""
+    def cost_of(self, outcomes: Sequence[Outcome], changes: Sequence[Change]) -> dict[str, Any]:
+        """Steps (of epochs: their mean), mean trained tokens, failures and held-out lines, as `Result` has them."""
         failed = [outcome.reason for outcome in outcomes if outcome.status in ("invalid", "diverged")]
-        steps = [self.settings.inner.steps_for(len(edit.sequences)) for edit in parsed if edit.usable]
+        steps = [change.update.steps for change in changes if change.update is not None]
         return {
             "steps": round(sum(steps) / len(steps)) if steps else self.settings.inner.steps,
             "trained_tokens": sum(o.trained_tokens for o in outcomes) / max(1, len(outcomes)),
-            "held_out": sum(edit.held_out for edit in parsed),
+            "held_out": sum(change.held_out for change in changes),
             "failed": len(failed),
             "reason": failed[0] if failed else "",
         }
 
-    def _passage(self, name: str, learner: Adapter | None, tasks: list[Task]) -> Rung:
+    def passages(self, name: str, on: Adapter | None, tasks: Sequence[Task]) -> Result:
+        """Trained on the raw passages alone, at the learning rate that suits them best."""
         lr = self._best_lr = self._best_lr or self._passage_lr()
-        counted = "epochs" if self.settings.inner.epochs else "steps"
-        self._stage(name, f"Training on the raw passage alone, with the same number of {counted}", len(tasks))
-        parsed = [parse_passage(self.rewarder.engine, self.rewarder.settings, task) for task in tasks]
-        return self._tried(name, learner, tasks, parsed, lr)
+        unit = "epochs" if self.recipe.epochs else "steps"
+        self.stage(name, f"Training on the raw passage alone, with the same number of {unit}", len(tasks))
+        return self.tried(name, on, tasks, self.passage_changes(tasks, lr))
+
+    def passage_changes(self, tasks: Sequence[Task], lr: float) -> list[Change]:
+        """The changes that train on the raw passages."""
+        recipe = replace(self.recipe, lr=lr)
+        return [passage_change(self.inner.settings, self.inner.engine, task, recipe) for task in tasks]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The run's recipe."""
+        return self.inner.settings.inner.recipe
 
     def _passage_lr(self) -> float:
         """The learning rate that suits raw passages best, chosen on development tasks (a fair chance for the baseline)."""
-        rates = [self.settings.inner.lr * factor for factor in self.settings.ladder.passage_lr_factors]
+        rates = [self.recipe.lr * factor for factor in self.settings.ladder.passage_lr_factors]
         if len(rates) == 1:
             return rates[0]
-        self._stage(
-            "passage-lr",
-            "Choosing passage-only's best learning rate on development passages",
-            len(rates) * len(self.dev),
-        )
-        parsed = [parse_passage(self.rewarder.engine, self.rewarder.settings, task) for task in self.dev]
-        before = self.work.before("ladder/passage-lr", None, self.dev)
-        rewards: list[list[float | None]] = []
-        for rate in rates:
-            trials = [self.work.trial("dev", f"{t.id}#0", t, p) for t, p in zip(self.dev, parsed, strict=True)]
-            outcomes = self.work.outcomes(f"ladder/passage-lr-{rate:g}", None, trials, before, rate)
-            after = [self.rewarder.after(*row) for row in zip(self.dev, outcomes, before, strict=True)]
-            rewards.append([worth.reward for worth in after])
+        text = "Choosing the best learning rate for raw passages, on development passages"
+        self.stage("passage-lr", text, len(rates) * len(self.dev))
+        rewards = [self.dev_rewards(rate) for rate in rates]
         graded = [i for i in range(len(self.dev)) if all(row[i] is not None for row in rewards)]  # with each rate
         sums = [sum(row[i] or 0.0 for i in graded) for row in rewards]
-        return rates[sums.index(max(sums))] if graded else self.settings.inner.lr
+        return rates[sums.index(max(sums))] if graded else self.recipe.lr
 
-    def _written(
-        self, name: str, writer: Adapter | None, learner: Adapter | None, tasks: list[Task], form: Form | None = None
-    ) -> Rung:
-        """One edit a task by ``writer``, tried on ``learner``. A writer's edits are the same in every rung: written once."""
-        key, n = (_key(writer), form), len(tasks)
-        to_write = n > len(self._written_by.get(key, []))
-        who = "the base" if writer is None else "the trained policy"
-        text = f"Self-edits by {who}{' (question-answer prompt)' if form else ''}, learned and tested"
-        self._stage(name, text, 2 * n if to_write else n)
+    def dev_rewards(self, rate: float) -> list[float | None]:
+        """Each development task's reward after training on its raw passage at this learning rate."""
+        before = self.inner.before("ladder/passage-lr", self.dev, on=None)
+        changes = self.passage_changes(self.dev, rate)
+        trials = [self.inner.trial("dev", f"{t.id}#0", t, c) for t, c in zip(self.dev, changes, strict=True)]
+        outcomes = self.inner.outcomes(f"ladder/passage-lr-{rate:g}", trials, before, on=None)
+        return [self.inner.examiner.after(*row).reward for row in zip(self.dev, outcomes, before, strict=True)]
+
+    def written(
+        self, name: str, writer: Adapter | None, on: Adapter | None, tasks: Sequence[Task], form: Form | None = None
+    ) -> Result:
+        """One edit per task by ``writer``, tried on ``on``. A writer's edits are the same in every rung: written once."""
+        key, n = (adapter_key(writer), form), len(tasks)
+        edits = self._written_by.setdefault(key, {})
+        to_write = any(task.id not in edits for task in tasks)
+        who = "the base model" if writer is None else "the trained policy"
+        text = f"Training on self-edits by {who}{' (question-answer prompt)' if form else ''}"
+        self.stage(name, text, 2 * n if to_write else n)
         if to_write:
-            self._written_by[key] = self.work.edits(f"ladder/{name}", writer, tasks, 1, form)
-        edits = self._written_by[key][:n]
-        parsed = [self.work.parsed(edit, task) for edit, task in zip(edits, tasks, strict=True)]
-        return self._tried(name, learner, tasks, parsed, texts=[edit.text for edit in edits])
-
-    def _rounds(self) -> None:
-        last, shown = len(self.trained.policies) - 1, self.settings.ladder.middle_rounds
-        for number, policy in enumerate(self.trained.policies[1:], start=1):
-            if number != last and shown != "all" and number not in shown:
-                continue
-            tasks = self.tasks if number == last else self._fewer
-            rung = self._written(f"round_{number}", policy, self.work.beside_learner(policy), tasks)
-            self._follow("after", rung) if number == last else self._add(rung)
-
-    def _best_of_k(self) -> None:
-        """An oracle that sees the probes: the best of k base edits on each task."""
-        k, tasks = self.settings.edits.per_task, self.tasks[: self.settings.ladder.oracle_tasks]
-        self._stage("best_of_k", f"An oracle: the best of {k} base edits on each passage", 2 * k * len(tasks))
-        edits = self.work.edits("ladder/best_of_k", None, tasks, k)
-        untouched = self._unedited(None, tasks)
-        before = {
-            t.id: w for t, w in zip(tasks, self._worths(None, tasks, [untouched[t.id] for t in tasks]), strict=True)
-        }
-        by_id = {task.id: task for task in tasks}
-        trials = [
-            self.work.trial("ladder", e.id, by_id[e.task_id], self.work.parsed(e, by_id[e.task_id])) for e in edits
-        ]
-        outcomes = self.work.outcomes("ladder/best_of_k", None, trials, [before[t.task.id] for t in trials])
-        after, answers = [], []
-        for i, task in enumerate(tasks):
-            own = outcomes[i * k : (i + 1) * k]
-            known = [o for o in own if o.reward is not None] or [o for o in own if o.status == "ungraded"]
-            best = max(known, key=lambda o: o.reward or 0.0, default=None)
-            after.append(before[task.id] if best is None else self.rewarder.after(task, best, before[task.id]))
-            answers.append(untouched[task.id] if best is None else best.answers)
-        self._add(
-            Rung.of_graded("best_of_k", tasks, after, answers, **self._cost(outcomes, [t.parsed for t in trials]))
-        )
-
-    def _perfect(self) -> None:
-        """Known-good edits, where the task source has them."""
-        tasks = [task for task in self.tasks if task.gold_edit]
-        if not tasks:
-            return
-        self._stage("perfect_edits", "Perfect edits from the world's own templates", len(tasks))
-        parsed = [parse_edit(self.rewarder.engine, self.rewarder.settings, task, task.gold_edit) for task in tasks]
-        self._add(self._tried("perfect_edits", None, tasks, parsed, texts=[task.gold_edit for task in tasks]))
+            written = self.parts.writer.write(f"ladder/{name}", writer, tasks, 1, form)
+            edits |= {edit.task_id: edit for edit in written}
+        changes = [self.inner.change(edits[task.id], task) for task in tasks]
+        return self.tried(name, on, tasks, changes, [edits[task.id].text for task in tasks])
 
 
-def _key(adapter: Adapter | None) -> str:
+def adapter_key(adapter: Adapter | None) -> str:
+    """An adapter in the journal's keys."""
     return "base" if adapter is None else adapter.sha256[:16]
 
 
-def paired_rows(rungs: dict[str, Rung], last_round: str) -> list[dict[str, Any]]:
-    """Differences a - b on the tasks that both rungs have, for the pairs that carry the claims."""
-    pairs = [
-        ("passage_only", "no_edit"),
-        ("base_edits", "passage_only"),
-        ("base_edits", "no_edit"),
-        (last_round, "base_edits"),
-        (last_round, "passage_only"),
-        (last_round, "base_self_qa"),
-        ("perfect_edits", last_round),
-        (last_round, "rl_edits_base_learner"),
-        ("rl_edits_base_learner", "base_edits"),
-        ("passage_only_rl_learner", "passage_only"),
-        (last_round, "passage_only_rl_learner"),
-        ("best_of_k", "base_edits"),
-    ]
+def paired_rows(settings: Settings, results: Mapping[str, Result], last_round: str) -> list[dict[str, Any]]:
+    """Differences a - b on the tasks that both rungs have, for the pairs that the rungs name."""
+    named = dict.fromkeys(pair for rung in rungs_of(settings).values() for pair in rung.pairs)
     rows = []
-    for a, b in pairs:
-        if a in rungs and b in rungs:
-            x, y = rungs[a].by_task, rungs[b].by_task
-            both = {task_id: x[task_id] - y[task_id] for task_id in x if task_id in y}
-            if not both:
-                continue
-            difference = bootstrap_seeds(_grouped(both, rungs[a].groups or rungs[b].groups))
-            rows.append({"a": a, "b": b, "difference": difference.mean, "low": difference.low, "high": difference.high})
+    for pair in named:
+        a, b = (last_round if name == LAST_ROUND else name for name in pair)
+        if a in results and b in results:
+            x, y = results[a].by_task, results[b].by_task
+            if both := {task_id: x[task_id] - y[task_id] for task_id in x if task_id in y}:
+                difference = bootstrap_seeds(by_group(both, results[a].groups or results[b].groups))
+                rows.append({"a": a, "b": b, **as_row(difference, "difference")})
     return rows
 
 
-def _grouped(values: Mapping[str, float], groups: Sequence[Sequence[str]]) -> list[list[float]]:
-    """Tasks' values, apart by the adapter that they share: passages in one adapter err together. One list where none do."""
-    rows = [[values[i] for i in group if i in values] for group in groups or [list(values)]]
-    return [row for row in rows if row]
-
-
-def by_kind(rungs: dict[str, Rung]) -> list[dict[str, Any]]:
+def by_kind(results: Mapping[str, Result]) -> list[dict[str, Any]]:
     """Accuracy by kind of probe (over probes) of every rung."""
     rows = []
-    for rung in rungs.values():
+    for result in results.values():
         kinds: dict[str, list[bool]] = {}
-        for answers in rung.answers:
-            for answer in answers:
-                kinds.setdefault(answer.kind or "all", []).append(answer.correct)
-        rows += [{"rung": rung.name, "kind": k, "accuracy": sum(v) / len(v), "n": len(v)} for k, v in kinds.items()]
+        for answer in chain(*result.answers):
+            kinds.setdefault(answer.kind or "all", []).append(answer.correct)
+        rows += [{"rung": result.name, "kind": k, "accuracy": sum(v) / len(v), "n": len(v)} for k, v in kinds.items()]
     return rows
 
 
-def verbatim_share(rungs: dict[str, Rung]) -> float:
+def verbatim_share(results: Mapping[str, Result]) -> float:
     """Share of held-out probes whose question stands word for word in some edit of their own task."""
     found = total = 0
-    for rung in rungs.values():
-        for task, text in zip(rung.tasks, rung.texts, strict=False):
+    for result in results.values():
+        for task, text in zip(result.tasks, result.texts, strict=False):
             lines = " ".join(edit_lines(text)).casefold()
             total += len(task.probes)
             found += sum(probe.question.casefold() in lines for probe in task.probes)

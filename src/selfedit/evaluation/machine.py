@@ -1,6 +1,7 @@
-"""Settings and the machine they meet: the engine they ask for, and what "auto" comes to here.
+"""Settings and the machine they meet: the engine they ask for, and what "auto" means on this machine.
 
-What `resolve` decides is written into the run's own settings, so a resumed run has the same plan whatever is free then.
+What `resolve` decides is written into the run's own settings, so a resumed run has the same plan on another machine. It
+decides by the machine's total memory, not by what is free, so that the same command has the same plan every time.
 """
 
 from __future__ import annotations
@@ -9,21 +10,24 @@ import math
 import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from ..config import AtOnce, Settings
-from ..engine.base import Engine
+import torch
+from transformers import PreTrainedModel
+
+from ..config import Settings
+from ..engine.base import LocalEngine
+from ..engine.model import loading
+from ..engine.planning import capacity, memory
+from ..engine.planning.determinism import deterministic
+from ..engine.planning.memory import GIB, Costs, Load, adapter_size
+from ..engine.torch_engine import TorchEngine
 from ..errors import ModelError, SelfEditError
-from ..work import COHORTS_PER_CHUNK
+from ..inner import COHORTS_PER_CHUNK
+from ..plugins import find
 from .planning import made_up_updates
-
-if TYPE_CHECKING:  # importing torch takes seconds
-    import torch
-    from transformers import PreTrainedModel
-
-    from ..engine.memory import Costs, Load
 
 Dtype = Literal["fp32", "bf16"]
 # Who a model is: the one that writes and learns, or one of two.
@@ -45,7 +49,7 @@ def model_path(name: str) -> str:
 
 
 def at_hand(settings: Settings) -> bool:
-    """The models are on this machine: looking at it downloads nothing."""
+    """The models are on this machine: reading them downloads nothing."""
     paths = [settings.model.path, settings.of_learner().model.path]
     return all(path == "embedded" or Path(path).is_dir() for path in paths)
 
@@ -55,173 +59,124 @@ def numerics(settings: Settings) -> AbstractContextManager[None]:
     models = (settings.model, settings.of_learner().model)
     if not any(model.deterministic for model in models):
         return nullcontext()
-    from ..engine.determinism import deterministic
-
     return deterministic(next((model.device for model in models if not model.device.startswith("cpu")), "cpu"))
 
 
-def load_engine(settings: Settings) -> Engine:
+def load_engine(settings: Settings) -> LocalEngine:
     """The engine that these settings ask for; what is still "auto" in them gets defaults, without measurements."""
-    from ..engine.torch_engine import TorchEngine
-
     model = settings.model
     return TorchEngine.load(
         model_path(model.path),
         dtype=model.dtype,
         trust_remote_code=model.trust_remote_code,
         allow_pickle=model.allow_pickle,
-        members_at_once=model.at_once.members,
-        rows_at_once=model.at_once.rows,
-        tokens_at_once=model.at_once.tokens,
+        at_once=model.at_once,
         device=model.device,
         targets=settings.targets,
     )
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """A model's modules without their weights, and the run's load on them."""
-
-    outline: PreTrainedModel
-    load: Load
-
-    @classmethod
-    def of(cls, settings: Settings, device: torch.device, role: Role) -> _Shape:
-        """Read from the checkpoint's config and code, which can raise anything."""
-        import torch
-
-        from ..engine.loading import load_outline
-        from ..engine.memory import Load, adapter_size
-
-        model, edits, inner, policy = settings.model, settings.edits, settings.inner, settings.algorithm
-        outline = load_outline(
-            model_path(model.path), trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle
-        )
-        # A passage, like a sample, is taken to be at most as long as the longest sample; a step sees at most one passage and
-        # each sample of the edit.
-        longest = getattr(outline.config.get_text_config(), "max_position_embeddings", None) or edits.max_new_tokens
-        sequence = min(int(longest), edits.max_new_tokens)
-        both = min(int(longest), 2 * sequence)
-        step = min(inner.batch_size, edits.samples + 1) * sequence
-        if inner.pad_to:
-            step = inner.batch_size * min(int(longest), inner.pad_to)
-        load = Load(
-            sequence=sequence,
-            step=step,
-            adapter=adapter_size(outline, settings.targets, inner.rank),
-            cohorts=min(COHORTS_PER_CHUNK, torch.get_num_threads()) if device.type == "cpu" else 1,
-            banks=COHORTS_PER_CHUNK,
-            m_step=policy.batch_size * both if role != "learner" else 0,
-            policy=adapter_size(outline, policy.targets, policy.rank) if role != "learner" else 0,
-        )
-        if role == "writer":
-            load = replace(load, cohorts=0, banks=0)
-        shape = cls(outline, load)
-        shape.costs(torch.float32, device)
-        return shape
-
-    def costs(self, dtype: torch.dtype, device: torch.device) -> Costs:
-        """What the model takes in ``dtype``."""
-        from ..engine.memory import Costs
-
-        return Costs.of(self.outline, dtype, device)
+def engines(settings: Settings) -> tuple[LocalEngine, LocalEngine]:
+    """The engines of the model that writes and of the model that learns: one and the same where a model edits itself."""
+    writer = load_engine(settings)
+    return writer, writer if settings.learner is None else load_engine(settings.of_learner())
 
 
 class Machine:
-    """What settings ask of the machine they meet: the model's shape and the run's load on it, without loading any weights."""
+    """What settings ask of the machine they meet: the model's costs and the run's load on it, without loading any weights."""
 
     def __init__(self, settings: Settings, role: Role = "both") -> None:
-        """Read the model's shape. One that its own code does not tell without the weights is not planned for, with a warning.
+        """Read the model's shape. A model whose code does not give it without the weights is not planned for, with a warning.
 
         Raises:
             ModelError: it can't be read, or has no module of the targets.
             SettingsError: the device is not there.
         """
-        from ..engine.loading import NoOutlineError, choose_device
-
-        self.settings, self.device = settings, choose_device(settings.model.device)
+        self.settings, self.device = settings, loading.choose_device(settings.model.device)
         self.role: Role = role
-        self._shape: _Shape | None = None
+        self._planned: tuple[Costs, Load] | None = None  # the costs in fp32
+        model = settings.model
         try:
-            self._shape = _Shape.of(settings, self.device, role)
-        except Exception as error:
-            if isinstance(error, SelfEditError) and not isinstance(error, NoOutlineError):
-                raise
-            self._warn(error)
-
-    def _warn(self, error: Exception) -> None:
-        """Say how to plan by hand, where that is not done yet."""
-        model, section = self.settings.model, "learner" if self.role == "learner" else "model"
-        if "auto" in (model.members_at_once, model.rows_at_once, model.tokens_at_once):
-            members, rows, tokens = model.at_once
-            warnings.warn(
-                f"{model.path}: its shape can't be told without its weights ({type(error).__name__}: {error}), so memory is not "
-                f"planned: {members} adapters, {rows} texts and {tokens} scored tokens at once. If that is too much, or little, "
-                f"set {section}.members_at_once, {section}.rows_at_once and {section}.tokens_at_once",
-                stacklevel=3,
+            outline = loading.load_outline(
+                model_path(model.path), trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle
             )
+            self._planned = Costs.of(outline, torch.float32, self.device), self._load(outline)
+        except Exception as error:  # the model's own code can raise anything
+            if isinstance(error, SelfEditError) and not isinstance(error, loading.NoOutlineError):
+                raise
+            if "auto" in (model.members_at_once, model.rows_at_once, model.tokens_at_once):
+                section = "learner" if role == "learner" else "model"
+                members, rows, tokens = model.at_once
+                warnings.warn(
+                    f"{model.path}: its size is not known before its weights are loaded ({type(error).__name__}: {error}), so "
+                    f"memory is not planned: {members} adapters, {rows} texts and {tokens} scored tokens at once. If that is too "
+                    f"much, or too little, set {section}.members_at_once, {section}.rows_at_once and {section}.tokens_at_once",
+                    stacklevel=2,
+                )
+
+    def _load(self, outline: PreTrainedModel) -> Load:
+        """The run's load. A passage, like a sample, is taken to be at most as long as the longest sample; a step sees at most
+        one passage and each text of the edit.
+        """
+        settings, policy = self.settings, self.settings.algorithm
+        recipe, texts = find("edits", settings.edits.kind).largest(settings)
+        longest = getattr(outline.config.get_text_config(), "max_position_embeddings", None)
+        window = int(longest or settings.edits.max_new_tokens)
+        sequence = min(window, settings.edits.max_new_tokens)
+        step = min(recipe.batch_size, texts + 1) * sequence
+        if settings.inner.pad_to:
+            step = recipe.batch_size * min(window, settings.inner.pad_to)
+        writes, learns = self.role != "learner", self.role != "writer"
+        side_by_side = min(COHORTS_PER_CHUNK, torch.get_num_threads()) if self.device.type == "cpu" else 1
+        return Load(
+            sequence=sequence,
+            step=step,
+            adapter=adapter_size(outline, recipe.targets or settings.targets, recipe.rank),
+            cohorts=side_by_side if learns else 0,
+            banks=COHORTS_PER_CHUNK if learns else 0,
+            m_step=policy.batch_size * min(window, 2 * sequence) if writes else 0,
+            policy=adapter_size(outline, policy.targets, policy.rank) if writes else 0,
+        )
+
+    def _costs(self, dtype: str) -> Costs | None:
+        return self._planned and replace(self._planned[0], number=loading.DTYPES[dtype].itemsize)
 
     @property
     def weights(self) -> int:
-        """Bytes of the base in the smallest dtype that it may get; 0 where its shape can't be told."""
-        import torch
-
-        dtype = torch.float32 if self.settings.model.dtype == "fp32" else torch.bfloat16
-        return self._shape.costs(dtype, self.device).base if self._shape else 0
+        """Bytes of the base in the smallest dtype that it may get; 0 where its shape is not known."""
+        costs = self._costs("fp32" if self.settings.model.dtype == "fp32" else "bf16")
+        return costs.base if costs else 0
 
     def resolved(self, usable: int) -> tuple[Settings, str]:
-        """The settings with nothing left for the machine to decide; ``usable``: bytes to plan with where they don't say."""
-        from ..engine.memory import GIB
-
-        gib = self.settings.model.memory_gib
+        """The settings with nothing left for the machine to decide, and why the dtype was chosen (empty where the settings name
+        it). ``usable``: bytes to plan with where the settings don't say.
+        """
+        model, gib = self.settings.model, self.settings.model.memory_gib
         if gib == "auto":
-            gib = max(1e-3, math.floor(1000 * usable / GIB) / 1000)
-        dtype, why = self._dtype(int(gib * GIB))
-        members, rows, tokens = self._at_once(dtype, int(gib * GIB))
-        settings = self.settings.on_machine(
-            device=str(self.device),
-            dtype=dtype,
-            memory_gib=gib,
-            members_at_once=members,
-            rows_at_once=rows,
-            tokens_at_once=tokens,
-        )
-        return settings, why
-
-    def _at_once(self, dtype: Dtype, budget: int) -> AtOnce:
-        """What the settings name, and what fits where they don't (without a shape: `AtOnce`'s defaults)."""
-        from ..engine.loading import DTYPES
-        from ..engine.memory import fitting, most_useful
-
-        model = self.settings.model
-        if self._shape is None:
-            return model.at_once
-        costs, load = self._shape.costs(DTYPES[dtype], self.device), self._shape.load
-        fits = fitting(costs, load, budget, most_useful(self.device, load.step))
-        asked = (model.members_at_once, model.rows_at_once, model.tokens_at_once)
-        return AtOnce(*(n if asked_n == "auto" else asked_n for n, asked_n in zip(fits, asked, strict=True)))
+            gib = capacity.readable_gib(usable)
+        dtype, why = (model.dtype, "") if model.dtype != "auto" else self._dtype(int(gib * GIB))
+        fits, costs = model.at_once, self._costs(dtype)
+        if costs and self._planned:
+            load = self._planned[1]
+            fits = memory.fitting(costs, load, int(gib * GIB), memory.most_useful(self.device, load.step))
+        at_once = {f"{name}_at_once": n for name, n in fits._asdict().items()}
+        at_once = {name: n if getattr(model, name) == "auto" else getattr(model, name) for name, n in at_once.items()}
+        return self.settings.on_machine(device=str(self.device), dtype=dtype, memory_gib=gib, **at_once), why
 
     def _dtype(self, budget: int) -> tuple[Dtype, str]:
-        """The dtype, and why in words (empty where the settings name it); measured where that is cheap and open."""
-        import torch
-
-        from ..engine.loading import has_bf16_units
-        from ..engine.memory import GIB
-
-        if self.settings.model.dtype != "auto":
-            return self.settings.model.dtype, ""
-        weights = self._shape.costs(torch.float32, self.device).base if self._shape else 0
+        """The dtype, and why in words; measured where that is cheap and the result is open."""
+        costs = self._costs("fp32")
+        weights = costs.base if costs else 0
         if weights > budget:
             return "bf16", f"bf16: in fp32 the weights alone would take {weights / GIB:.1f} GiB"
-        if not has_bf16_units(self.device):
+        if not loading.has_bf16_units(self.device):
             return "fp32", "fp32: no matrix units for bf16 here"
-        if self._shape is None:
-            return "bf16", "bf16: there are matrix units for it; not measured"
-        if weights > _MEASURED_UP_TO:
-            return "bf16", "bf16: there are matrix units for it, and the model is large; not measured"
-        ratio = _speed_of_bf16(self.settings, max(1, self._shape.load.cohorts) * self.settings.model.at_once.members)
+        large, ratio = weights > _MEASURED_UP_TO, None
+        if self._planned and not large:
+            side_by_side = max(1, self._planned[1].cohorts)
+            ratio = speed_of_bf16(self.settings, side_by_side * self.settings.model.at_once.members)
         if ratio is None:
-            return "bf16", "bf16: there are matrix units for it; not measured"
+            return "bf16", f"bf16: there are matrix units for it{', and the model is large' * large}; not measured"
         if ratio >= _WORTH_IT:
             return "bf16", f"bf16: {ratio:.1f} times as fast as fp32 here"
         return "fp32", f"fp32: bf16 is {ratio:.1f} times as fast here, not worth its rounding"
@@ -231,13 +186,11 @@ class Machine:
         any time, ``step_tokens`` a member's tokens in a training step, ``cohorts`` the sets of members that train side by side.
         None where memory is not planned.
         """
-        from ..engine.loading import choose_dtype
-        from ..engine.memory import GIB, split
-
-        if self._shape is None:
+        if self._planned is None:
             return None
-        model, load = self.settings.model, self._shape.load
-        parts = split(self._shape.costs(choose_dtype(model.dtype, self.device), self.device), load, model.at_once)
+        model, (costs, load) = self.settings.model, self._planned
+        costs = replace(costs, number=loading.choose_dtype(model.dtype, self.device).itemsize)
+        parts = memory.split(costs, load, model.at_once)
         return {
             "budget": model.memory_gib,
             "peak": round(parts.peak / GIB, 6),
@@ -248,7 +201,7 @@ class Machine:
         }
 
 
-def _speed_of_bf16(settings: Settings, members: int) -> float | None:
+def speed_of_bf16(settings: Settings, members: int) -> float | None:
     """How many times as fast bf16 is in a training step of so many members; None where the updates don't fit the model.
 
     Two or three seconds for the embedded base. Taken in turns, the best of a few: other programs use the processor too.
@@ -261,46 +214,59 @@ def _speed_of_bf16(settings: Settings, members: int) -> float | None:
             if engine.check(updates[0]):
                 return None
             began = time.perf_counter()
-            engine.fit(updates)
+            engine.apply(updates, on=None)
             best[dtype] = min(best[dtype], time.perf_counter() - began)
     return best["fp32"] / best["bf16"]
 
 
 def resolve(settings: Settings) -> tuple[Settings, str]:
     """The settings with everything "auto" that depends on this machine decided, and why in words."""
-    from ..engine.memory import usable_bytes
-
+    machines = _machines(settings)
     if settings.learner is None:
-        machine = Machine(settings)
-        return machine.resolved(usable_bytes(machine.device))
-    writer, learner = Machine(settings, "writer"), Machine(settings.of_learner(), "learner")
-    shares = _shares(writer, learner)
-    (resolved, why), (theirs, why_theirs) = writer.resolved(shares[0]), learner.resolved(shares[1])
-    resolved = resolved.model_copy(update={"learner": theirs.model})
-    told = f"the writer {why or resolved.model.dtype}; the learner {why_theirs or theirs.model.dtype}"
-    return resolved, told
+        return machines[0].resolved(capacity.usable_bytes(machines[0].device))
+    shares = _shares(*machines)
+    (writer, why), (learner, why_learner) = (m.resolved(share) for m, share in zip(machines, shares, strict=True))
+    words = f"the writer {why or writer.model.dtype}; the learner {why_learner or learner.model.dtype}"
+    return writer.model_copy(update={"learner": learner.model}), words
+
+
+def _machines(settings: Settings) -> list[Machine]:
+    """What each of the settings' models asks of the machine."""
+    if settings.learner is None:
+        return [Machine(settings)]
+    return [Machine(settings, "writer"), Machine(settings.of_learner(), "learner")]
 
 
 def _shares(writer: Machine, learner: Machine) -> tuple[int, int]:
-    """Bytes that each of two models may plan with. On one device: what a budget that is named leaves; or else each one's
-    weights, and half of what is left beside both.
+    """Bytes that each of two models may plan with. On one device: what is left beside a budget that the settings name; where
+    they name none, each one's weights and half of what is left beside both.
     """
-    from ..engine.memory import GIB, usable_bytes
-
-    usable = usable_bytes(writer.device)
+    usable = capacity.usable_bytes(writer.device)
     if writer.device != learner.device:
-        return usable, usable_bytes(learner.device)
-    budgets = [machine.settings.model.memory_gib for machine in (writer, learner)]
-    if budgets != ["auto", "auto"]:
-        left = usable - sum(int(gib * GIB) for gib in budgets if gib != "auto")
+        return usable, capacity.usable_bytes(learner.device)
+    named = [gib for machine in (writer, learner) if (gib := machine.settings.model.memory_gib) != "auto"]
+    if named:
+        left = usable - sum(int(gib * GIB) for gib in named)
         return left, left
     rest = (usable - writer.weights - learner.weights) // 2
     return writer.weights + rest, learner.weights + rest
 
 
 def needs(settings: Settings) -> dict[str, Any]:
-    """What `Machine.needs` says of the model (``memory``) and, where another one learns, of that (``learner_memory``)."""
-    if settings.learner is None:
-        return {"memory": Machine(settings).needs()}
-    learner = Machine(settings.of_learner(), "learner")
-    return {"memory": Machine(settings, "writer").needs(), "learner_memory": learner.needs()}
+    """What `Machine.needs` says of the model (``memory``) and, where another one learns, of that (``learner_memory``).
+
+    Warns where less memory is free at the moment than the run plans with and may need (``peak`` is right within a factor of 2).
+    """
+    machines = dict(zip(("memory", "learner_memory"), _machines(settings), strict=False))
+    found = {name: machine.needs() for name, machine in machines.items()}
+    for device in {machine.device for machine in machines.values()}:
+        here = [used for name, used in found.items() if used and machines[name].device == device]
+        free = capacity.free_bytes(device) / GIB
+        budget, peak = (sum(used[name] for used in here) for name in ("budget", "peak"))
+        if free < min(budget, 2 * peak):
+            warnings.warn(
+                f"close other programs, or set model.memory_gib to less: only {free:.2g} GiB of memory is free on {device} at "
+                f"the moment, and this run plans with {budget:g} GiB and needs about {peak:.2g}. Its settings stay as they are",
+                stacklevel=2,
+            )
+    return found

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ..config import MACHINE_FIELDS, ArmSettings, Settings, differing_fields, sub_seed
-from ..config import Rung as RungName
-from ..engine.base import Adapter
-from ..errors import SettingsError
-from ..guards.budget import anchor_sequences
-from ..loop import Trained, reinforce
-from ..stats import Interval, bootstrap_seeds, ratio_seeds
-from ..tasks.source import TaskSource
-from ..types import Task, TrainSequence
-from ..work import Work
-from .ladder import Ladder, Rung
-from .stream import Around, Stream, Taken
-from .together import RUNGS as TOGETHER_RUNGS
+from ..errors import RunError, SettingsError
+from ..guards.base import anchor_sequences
+from ..loop import Trained, counted, train
+from ..parts import Parts
+from ..stats import as_row, bootstrap_seeds, ratio_seeds
+from ..summary import read_run
+from ..tasks.sources.base import TaskSource
+from ..types import Adapter, Task, TrainSequence
+from .ladder import Ladder
+from .rungs.base import Result
+from .stream import Stream, StreamContext, Taken
 from .together import Together
 
+_VERDICTS = ("accepted", "scaled", "rejected", "invalid", "diverged")
 _LOOKS = 10  # times that all passages so far of a long stream are asked
 
 
@@ -39,10 +39,10 @@ def check_policy(settings: Settings) -> str:
     if (directory / "adapter_config.json").exists():
         return ""
     try:
-        trained = json.loads((directory / "summary.json").read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
+        trained = read_run(directory).settings
+    except RunError as error:
         raise SettingsError(
-            f"{directory}: neither a finished run nor an adapter; name one for protocol.policy"
+            f"{directory}: neither a finished run nor an adapter; name one for protocol.policy ({error})"
         ) from None
     ours, theirs = settings.fields(), trained.get("tasks", {})
     if ours["tasks"]["source"] == theirs.get("source") != "world":
@@ -62,27 +62,25 @@ def check_policy(settings: Settings) -> str:
     return f"{directory} was trained with other settings ({', '.join(differing)})" if differing else ""
 
 
-def trained_policies(work: Work, source: TaskSource) -> Trained:
+def trained_policies(parts: Parts, source: TaskSource) -> Trained:
     """The policies to test: of the run or the adapter that the settings name, or trained here, by the settings' rounds.
 
     Raises:
         SettingsError: the named run has another base, never changed its policy, or is not as it was when this began.
     """
-    named = work.settings.protocol.policy
+    named = parts.settings.protocol.policy
     if not named:
-        return reinforce(work, source) if work.settings.rounds else Trained([None], [])
-    directory, run = Path(named), work.run
-    if caveat := check_policy(work.settings):
-        run.emit("warning", text=caveat)
+        return train(parts, source) if parts.settings.rounds else Trained([None], [])
+    directory, run = Path(named), parts.run
     policies: list[Adapter | None] = [None]
     if (directory / "adapter_config.json").exists():
-        policies.append(work.engine.load_adapter(directory))
+        policies.append(parts.writer.engine.load_adapter(directory))
     else:
-        summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-        if summary.get("base_sha256_before") != work.engine.base_sha256():
-            raise SettingsError(f"{directory}: its policies are of another base than {work.settings.model.path}")
-        rounds = [directory / "policy" / f"round-{n}" for n in range(1, len(summary["rounds"]))]
-        policies += [work.engine.load_adapter(path) if path.exists() else None for path in rounds]
+        summary = read_run(directory)
+        if summary.base_sha256_before != parts.writer.engine.base_sha256():
+            raise SettingsError(f"{directory}: its policies are of another base than {parts.settings.model.path}")
+        rounds = [directory / "policy" / f"round-{n}" for n in range(1, len(summary.rounds))]
+        policies += [parts.writer.engine.load_adapter(path) if path.exists() else None for path in rounds]
     hashes = [policy and policy.sha256 for policy in policies]
     if not any(hashes):
         raise SettingsError(
@@ -93,185 +91,165 @@ def trained_policies(work: Work, source: TaskSource) -> Trained:
     return Trained(policies, [])
 
 
-Protocol = Callable[[Work, Trained, list[Task], TaskSource], tuple[dict[str, Rung], dict[str, Any]]]
+def tested(
+    parts: Parts, trained: Trained, tasks: list[Task], source: TaskSource
+) -> tuple[dict[str, Result], dict[str, Any]]:
+    """The results of the settings' protocol: the rungs, and what a stream adds to the summary.
+
+    ``single``: one passage, one edit, revert. ``cpt``: all passages of a group in one adapter. Else: passages one after another.
+    """
+    name = parts.settings.protocol.name
+    if name in ("continual", "stream"):
+        return _streams(parts, trained, tasks, source)
+    return (Together if name == "cpt" else Ladder)(parts, trained, tasks, source.dev()).climb(), {}
 
 
-def single(
-    work: Work, trained: Trained, tasks: list[Task], source: TaskSource
-) -> tuple[dict[str, Rung], dict[str, Any]]:
-    """One passage, one edit, revert: the ladder."""
-    return Ladder(work, trained, tasks, source.dev()).climb(), {}
-
-
-def cpt(work: Work, trained: Trained, tasks: list[Task], source: TaskSource) -> tuple[dict[str, Rung], dict[str, Any]]:
-    """All passages of a group in one adapter."""
-    return Together(work, trained, tasks, source.dev()).climb(TOGETHER_RUNGS), {}
-
-
-def streams(
-    work: Work, trained: Trained, tasks: list[Task], source: TaskSource
-) -> tuple[dict[str, Rung], dict[str, Any]]:
+def _streams(
+    parts: Parts, trained: Trained, tasks: list[Task], source: TaskSource
+) -> tuple[dict[str, Result], dict[str, Any]]:
     """Passages one after another, in each of the settings' ways; beside them the same passages by themselves."""
-    protocol = work.settings.protocol
-    groups = _groups(work, tasks)
-    last: RungName = "rounds" if len(trained.policies) > 1 else "base_edits"
-    rungs = Ladder(work, trained, [task for group in groups for task in group], source.dev()).climb(
-        ("no_edit", last, "in_context")
-    )
+    protocol = parts.settings.protocol
+    groups = groups_of(parts, tasks)
+    last = "rounds" if len(trained.policies) > 1 else "base_edits"
+    all_tasks = list(chain(*groups))
+    rungs = Ladder(parts, trained, all_tasks, source.dev()).climb(("no_edit", last, "in_context"))
     every = 1 if protocol.name == "continual" else max(1, protocol.passages // _LOOKS)
     arms: dict[str, list[Taken]] = {}
     for name, arm in protocol.arms.items():
         own = groups[: arm.groups or None]
         total = sum(map(len, own)) * (2 if arm.learns == "edits" else 1)  # written, and learned
-        work.run.emit("stage", name="stream-", text=f"A stream of passages: {name}", total=total)
-        around = _around(work, None if arm.untrained else trained.policies[-1], source, arm)
+        text = f"Learning a stream of passages, one after another ({name})"
+        parts.run.emit("stage", name="stream-", text=text, total=total)
+        context = context_of(parts, None if arm.untrained else trained.policies[-1], source, arm)
         arms[name] = [
-            Stream(work, around, group, arm, f"stream-{g}/{name}").take_in(every) for g, group in enumerate(own)
+            Stream(parts, context, group, arm, f"stream-{g}/{name}").take_in(every) for g, group in enumerate(own)
         ]
+    # What a stream is compared with; ``single`` is each passage's edit learned alone, by the last policy.
+    alone = next((name for name in reversed(rungs) if name not in ("no_edit", "in_context")), "")
+    compared = {"no_update": "no_edit", "in_context": "in_context", "single": alone}
+
+    def beside(tasks: Sequence[Task]) -> dict[str, float | None]:
+        return {key: accuracy_of(rungs.get(rung), tasks) for key, rung in compared.items()}
+
     found, first = {}, next(iter(arms))
     for name, taken in arms.items():
-        ids = {task.id for group in groups[: len(taken)] for task in group}
-        beside = {key: _accuracy(rungs, rung, ids) for key, rung in _beside(rungs).items()}
         arm = protocol.arms[name]
+        found[name] = {**arm_row(taken, arm), **beside(list(chain(*groups[: len(taken)])))}
         if arm.learns != "edits" or (arm.untrained and last == "rounds"):
-            del beside["single"]  # another model's, or of other edits
-        found[name] = {**arm_row(taken, arm), **beside}
+            del found[name]["single"]  # another model's, or of other edits
         if name != first:
             found[name]["against"] = {"arm": first, **(_against(taken, arms[first]) or {})}
-    return rungs, {"arms": found, **{key: _accuracy(rungs, rung) for key, rung in _beside(rungs).items()}}
+    return rungs, {"arms": found, **beside(all_tasks)}
 
 
-def _groups(work: Work, tasks: Sequence[Task]) -> list[list[Task]]:
-    """Groups of as many passages each; what is left over is told about, and left out."""
-    size = work.settings.protocol.passages
+def groups_of(parts: Parts, tasks: Sequence[Task]) -> list[list[Task]]:
+    """Groups of as many passages each; the passages that are left over are not used, with a warning.
+
+    Raises:
+        SettingsError: there are too few for one group.
+    """
+    size = parts.settings.protocol.passages
     whole = len(tasks) // size
     if not whole:
         raise SettingsError(
-            f"{len(tasks)} passages can be tested, but a group has protocol.passages = {size}; lower that"
+            f"lower protocol.passages: a group has {size}, and only {counted(len(tasks), 'passage')} can be tested"
         )
-    if len(tasks) < work.settings.protocol.n_tasks:
-        work.run.emit(
-            "warning",
-            text=f"{whole} group(s) of {size} passages, not {work.settings.protocol.groups}: there are no more",
-        )
+    if len(tasks) < parts.settings.protocol.n_tasks:
+        groups = f"{counted(whole, 'group')} of {counted(size, 'passage')}"
+        text = f"this run has {groups}, not {parts.settings.protocol.groups}: there are no more passages to test on"
+        parts.run.emit("warning", text=text)
     return [list(tasks[g * size : (g + 1) * size]) for g in range(whole)]
 
 
-def _beside(rungs: dict[str, Rung]) -> dict[str, str]:
-    """What a stream is held against, and its rungs: ``single`` is each passage's edit learned alone, by the last policy."""
-    names = {"no_update": "no_edit", "in_context": "in_context"}
-    return names | {"single": next((name for name in reversed(rungs) if name not in names.values()), "")}
+def accuracy_of(rung: Result | None, tasks: Sequence[Task]) -> float | None:
+    """A rung's mean accuracy on those of the tasks that it could grade; None where there are none, or no rung."""
+    by_task = rung.by_task if rung else {}
+    return _mean([by_task[task.id] for task in tasks if task.id in by_task])
 
 
-PROTOCOLS: Mapping[str, Protocol] = {"single": single, "cpt": cpt, "continual": streams, "stream": streams}
+def context_of(parts: Parts, policy: Adapter | None, source: TaskSource, arm: ArmSettings) -> StreamContext:
+    """What a stream in this way has besides its passages."""
+    engine, how = parts.inner.engine, parts.settings.protocol
+    anchors = anchor_sequences(engine, [task.text for task in source.dev()[: parts.settings.guards.anchors]])
+    texts = base_texts(parts, how.own_texts) if arm.rehearsal or arm.merge == "routed" else []
+    rehearsal = [replace(TrainSequence.whole(ids), distilled=arm.distill) for ids, _ in texts]
+    return StreamContext(policy, source.known(how.general), anchors, rehearsal, [text for _, text in texts])
 
 
-def _accuracy(rungs: Mapping[str, Rung], name: str, ids: Collection[str] | None = None) -> float | None:
-    """A rung's accuracy, on some of its tasks only where ``ids`` names them; None where there is none."""
-    rung = rungs.get(name)
-    if rung is None:
-        return None
-    values = [a for task, a in zip(rung.tasks, rung.accuracy, strict=True) if ids is None or task.id in ids]
-    return fmean(values) if values else None
-
-
-def _against(ours: Sequence[Taken], theirs: Sequence[Taken]) -> dict[str, float] | None:
-    """Accuracy at the end of the stream less the other way's, on the passages of the groups that both took in."""
-    pairs = [
-        [x - y for x, y in zip(a.retained, b.retained, strict=True) if x is not None and y is not None]
-        for a, b in zip(ours, theirs, strict=False)
-    ]
-    return _interval(bootstrap_seeds(pairs)) if all(pairs) else None
-
-
-def _around(work: Work, policy: Adapter | None, source: TaskSource, arm: ArmSettings) -> Around:
-    engine, how = work.rewarder.engine, work.settings.protocol
-    anchors = anchor_sequences(engine, [task.text for task in source.dev()[: how.gate.anchors]])
-    texts = base_texts(work, how.own_texts) if arm.rehearsal or arm.merge == "routed" else []
-    rehearsal = [replace(TrainSequence.whole(text.ids), distilled=arm.distill) for text in texts]
-    return Around(policy, source.known(how.general), anchors, rehearsal, [text.text for text in texts])
-
-
-@dataclass(frozen=True)
-class _Text:
-    ids: tuple[int, ...]
-    text: str
-
-
-def base_texts(work: Work, n: int) -> list[_Text]:
-    """``n`` texts that the bare base of the learner writes by itself, where a document begins; fewer, if some are empty."""
-    engine, edits = work.rewarder.engine, work.settings.edits
+def base_texts(parts: Parts, n: int) -> list[tuple[list[int], str]]:
+    """``n`` texts that the bare base of the learner writes by itself, where a document begins, with their token ids; fewer, if
+    some are empty.
+    """
+    engine, edits = parts.inner.engine, parts.settings.edits
 
     def compute() -> dict[str, Any]:
-        engine.mount(None)
-        seeds = [sub_seed(work.settings.seed, "rehearsal", i) for i in range(n)]
+        seeds = [sub_seed(parts.settings.seed, "rehearsal", i) for i in range(n)]
         start = engine.encode_prompt("") or [engine.eos_id]
-        written = engine.sample([start] * n, seeds, max_new_tokens=edits.max_new_tokens, temperature=1.0, top_p=1.0)
+        written = engine.sample(
+            [start] * n, seeds, on=None, max_new_tokens=edits.max_new_tokens, temperature=1.0, top_p=1.0
+        )
         return {"texts": [[[*text.prompt_ids, *text.token_ids], text.text] for text in written]}
 
-    texts = [_Text(tuple(ids), text) for ids, text in work.run.once("rehearsal/texts", compute)["texts"]]
-    return [text for text in texts if len(text.ids) > 1]
+    return [(ids, text) for ids, text in parts.run.once("rehearsal/texts", compute)["texts"] if len(ids) > 1]
 
 
 def arm_row(taken: Sequence[Taken], arm: ArmSettings) -> dict[str, Any]:
-    """One arm's figures over its groups (``seeds``); passages that could not be graded are left out, and counted.
+    """One arm's figures over its groups (``seeds``), as `rows.ArmRow` describes them; passages that could not be graded are left
+    out, and counted.
 
-    ``retained_share``: retained over immediate. ``backward_transfer``: retained less immediate, without each group's last
-    passage, which nothing came after. Intervals are over groups and passages (of one group: over its passages, so they say
-    nothing of other streams). ``optimiser_steps`` and ``trained_tokens``: a passage's, with its share of what is learned again.
+    Intervals are over groups and passages (of one group: over its passages, so they say nothing of other streams).
     """
-    immediate, retained = [_known(t.immediate) for t in taken], [_known(t.retained) for t in taken]
+    figures = {"immediate": [_known(t.immediate) for t in taken], "retained": [_known(t.retained) for t in taken]}
     steps = [step for t in taken for step in t.decisions]
     fits = [*steps, *(step[again] for again in ("consolidated", "refreshed") for step in steps if again in step)]
     verdicts = [str(step["verdict"]) for step in steps]
-    pairs = [
-        [(a, b) for a, b in zip(t.immediate, t.retained, strict=True) if a is not None and b is not None] for t in taken
-    ]
+    pairs = [_graded_twice(t.immediate, t.retained) for t in taken]
     share = ratio_seeds([[b for _, b in p] for p in pairs], [[a for a, _ in p] for p in pairs]) if all(pairs) else None
-    lost = [
-        [b - a for a, b in zip(t.immediate[:-1], t.retained[:-1], strict=True) if a is not None and b is not None]
-        for t in taken
-    ]
-    figures = {"immediate": immediate, "retained": retained}
+    lost = [[b - a for a, b in _graded_twice(t.immediate[:-1], t.retained[:-1])] for t in taken]
+    last = taken[0].looks
     return {
         "merge": arm.merge,
-        **{name: _mean(rows) for name, rows in figures.items()},
-        "retained_share": share and _interval(share),
-        "backward_transfer": _interval(bootstrap_seeds(lost)) if all(lost) else None,
-        "general_before": _mean([_known(t.general[:1]) for t in taken]),
-        "general_after": _mean([_known(t.general[1:]) for t in taken]),
-        "intervals": {name: _interval(bootstrap_seeds(rows)) if all(rows) else None for name, rows in figures.items()},
+        **{name: _mean_of_means(rows) for name, rows in figures.items()},
+        "retained_share": share and as_row(share),
+        "backward_transfer": _interval(lost),
+        "general_before": _mean_of_means([_known(t.general[:1]) for t in taken]),
+        "general_after": _mean_of_means([_known(t.general[1:]) for t in taken]),
+        "intervals": {name: _interval(rows) for name, rows in figures.items()},
         "seeds": len(taken),
         "ungraded": sum(value is None for t in taken for value in t.retained),
         "optimiser_steps": sum(fit.get("steps", 0) for fit in fits) / len(steps),
         "trained_tokens": sum(fit.get("trained_tokens", 0) for fit in fits) / len(steps),
         "lessons": sum(len(t.lessons) for t in taken),
-        "decisions": {
-            verdict: verdicts.count(verdict) for verdict in ("accepted", "scaled", "rejected", "invalid", "diverged")
-        },
-        "matrix": _matrix(taken),
+        "decisions": {name: verdicts.count(name) for name in _VERDICTS},
+        # By the number of edits so far, the mean accuracy on each passage so far, over the groups.
+        "matrix": {str(n): [_mean(_known([t.looks[n][i] for t in taken])) for i in range(n)] for n in sorted(last)},
         "steps": steps,
     }
 
 
-def _matrix(taken: Sequence[Taken]) -> dict[str, list[float | None]]:
-    """By the number of edits so far, the mean accuracy on each passage so far, over the groups."""
-    return {str(n): [_over([t.looks[n][i] for t in taken]) for i in range(n)] for n in sorted(taken[0].looks)}
+def _against(ours: Sequence[Taken], theirs: Sequence[Taken]) -> dict[str, Any] | None:
+    """Accuracy at the end of the stream less the other way's, on the passages of the groups that both took in."""
+    pairs = [_graded_twice(a.retained, b.retained) for a, b in zip(ours, theirs, strict=False)]
+    return _interval([[a - b for a, b in row] for row in pairs])
+
+
+def _graded_twice(a: Sequence[float | None], b: Sequence[float | None]) -> list[tuple[float, float]]:
+    """The pairs of values of which both are known."""
+    return [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
 
 
 def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _over(values: Sequence[float | None]) -> float | None:
-    known = _known(values)
-    return fmean(known) if known else None
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
 
 
-def _mean(rows: Sequence[Sequence[float]]) -> float | None:
-    means = [fmean(row) for row in rows if row]
-    return fmean(means) if means else None
+def _mean_of_means(rows: Sequence[Sequence[float]]) -> float | None:
+    return _mean([fmean(row) for row in rows if row])
 
 
-def _interval(found: Interval) -> dict[str, float]:
-    return {"mean": found.mean, "low": found.low, "high": found.high}
+def _interval(rows: Sequence[Sequence[float]]) -> dict[str, Any] | None:
+    """The mean over groups and passages with its interval; None where a group has no value."""
+    return as_row(bootstrap_seeds(rows)) if all(rows) else None

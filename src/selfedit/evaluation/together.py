@@ -5,123 +5,89 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
-from statistics import fmean
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from ..config import Rung as RungName
 from ..config import sub_seed
-from ..edits.text import ParsedEdit
-from ..engine.base import Adapter
-from ..rewards.outcomes import parse_passage, wasted
-from ..types import Answer, Task, Update
-from .ladder import Ladder, Rung
+from ..inner import Answers, learn
+from ..types import Adapter, Change, Task
+from .ladder import Ladder
+from .rungs.base import Result
 
-_ANSWERS_OF_GROUPS = TypeAdapter(list[list[tuple[Answer, ...]]])
-_ANSWERS = TypeAdapter(list[tuple[Answer, ...]])
-# Rungs that are about single passages have no meaning here.
-RUNGS: tuple[RungName, ...] = (
-    "no_edit",
-    "passage_only",
-    "base_edits",
-    "base_self_qa",
-    "rounds",
-    "rl_edits_base_learner",
-    "perfect_edits",
-    "in_context",
-)
+_ANSWERS_OF_GROUPS = TypeAdapter(list[list[Answers]])
 
 
 class Together(Ladder):
-    """The ladder with one adapter for each group of passages in place of one for each passage; the same tasks for all rungs."""
+    """The ladder with one adapter per group of passages in place of one per passage; all rungs have the same tasks."""
 
-    @property
-    def _fewer(self) -> list[Task]:
-        return self.tasks
+    in_groups = True
 
-    def _tried(
-        self,
-        name: str,
-        learner: Adapter | None,
-        tasks: list[Task],
-        parsed: Sequence[ParsedEdit],
-        lr: float | None = None,
-        texts: Sequence[str] = (),
-    ) -> Rung:
+    def tried(
+        self, name: str, on: Adapter | None, tasks: Sequence[Task], changes: Sequence[Change], texts: Sequence[str] = ()
+    ) -> Result:
         """Every group's edits trained into one adapter, and all of its passages' questions asked of it."""
-        size = self.settings.protocol.passages
+        size, at_once = self.settings.protocol.passages, self.inner.settings.model.at_once.members
         groups = [range(start, min(start + size, len(tasks))) for start in range(0, len(tasks), size)]
-        untouched = self._unedited(learner, tasks)
-        answers: list[tuple[Answer, ...]] = []
-        reasons = [edit.reason for edit in parsed if not edit.usable]
+        untouched = self.unedited(on, tasks)
+        answers: list[Answers] = []
+        reasons = [change.invalid for change in changes if change.invalid]
         failed, tokens, steps = len(reasons), 0, 0
-        at_once = self.rewarder.settings.model.at_once.members
         for start in range(0, len(groups), at_once):
             some = groups[start : start + at_once]
-            updates = [self._update([tasks[i] for i in group], [parsed[i] for i in group], lr) for group in some]
-
-            def compute(some: Sequence[range] = some, updates: Sequence[Update] = updates) -> dict[str, Any]:
-                return self._trained(learner, [[tasks[i] for i in group] for group in some], updates)
-
-            row = self.work.run.once(f"cpt/{name}/{start}", compute)
+            merged = [self._merged([tasks[i] for i in group], [changes[i] for i in group]) for group in some]
+            row = self._answered(f"cpt/{name}/{start}", on, [[tasks[i] for i in group] for group in some], merged)
             tokens += row["trained_tokens"]
-            steps += sum(update.steps for update in updates)
+            steps += sum(change.update.steps for change in merged if change.update)
             reasons += filter(None, row["reasons"])
-            for group, said in zip(some, _ANSWERS_OF_GROUPS.validate_python(row["answers"]), strict=True):
-                answers += said or [untouched[tasks[i].id] for i in group]
-                failed += 0 if said else sum(parsed[i].usable for i in group)
-            self.work.run.emit("progress", name=f"ladder/{name}", done=sum(map(len, some)))
+            for group, own in zip(some, _ANSWERS_OF_GROUPS.validate_python(row["answers"]), strict=True):
+                answers += own or [untouched[tasks[i].id] for i in group]
+                failed += 0 if own else sum(not changes[i].invalid for i in group)
+            self.run.emit("progress", name=f"ladder/{name}", done=sum(map(len, some)))
         cost = {
             "steps": round(steps / len(tasks)),
-            "held_out": sum(edit.held_out for edit in parsed),
+            "held_out": sum(change.held_out for change in changes),
             "trained_tokens": tokens / len(tasks),
             "failed": failed,
             "reason": reasons[0] if reasons else "",
             "groups": [[tasks[i].id for i in group] for group in groups],
         }
-        return Rung.of_graded(name, tasks, self._worths(learner, tasks, answers), answers, texts, **cost)
+        return Result.of_graded(name, tasks, self.worths(on, tasks, answers), answers, texts, **cost)
 
-    def _passage_lr(self) -> float:
-        """The learning rate that suits passages best: of one group of development passages, by their accuracy."""
-        rates = [self.settings.inner.lr * factor for factor in self.settings.ladder.passage_lr_factors]
-        if len(rates) == 1:
-            return rates[0]
-        parsed = [parse_passage(self.rewarder.engine, self.rewarder.settings, task) for task in self.dev]
-        rungs = [self._tried(f"passage-lr-{rate:g}", None, self.dev, parsed, rate) for rate in rates]
-        means = [fmean(rung.accuracy) if rung.accuracy else 0.0 for rung in rungs]
-        return rates[means.index(max(means))]
+    def dev_rewards(self, rate: float) -> list[float | None]:
+        """Each development task's accuracy after training on groups of raw passages at this learning rate."""
+        found = self.tried(f"passage-lr-{rate:g}", None, self.dev, self.passage_changes(self.dev, rate)).by_task
+        return [found.get(task.id) for task in self.dev]
 
-    def _trained(
-        self, learner: Adapter | None, groups: Sequence[Sequence[Task]], updates: Sequence[Update]
+    def _answered(
+        self, key: str, on: Adapter | None, groups: Sequence[Sequence[Task]], changes: Sequence[Change]
     ) -> dict[str, Any]:
-        """What each group's adapter answers, beside ``learner``; nothing, and why, where it could not be trained."""
-        engine = self.rewarder.engine
-        reasons = [(engine.check(update) or "") if update.sequences else "" for update in updates]
-        usable = {i: update for i, update in enumerate(updates) if update.sequences and not reasons[i]}
-        said: list[Any] = [[] for _ in groups]
-        if not usable:
-            return {"answers": said, "trained_tokens": 0, "reasons": reasons}
-        engine.mount(learner)
-        bank = engine.fit(list(usable.values()))
-        for member, i in enumerate(usable):
-            reasons[i] = wasted(bank, member)
-            if not reasons[i]:
-                adapter = bank.adapter(member)
-                engine.mount(adapter if learner is None else engine.combine([learner, adapter]))
-                said[i] = _ANSWERS.dump_python(self.rewarder.answers(None, groups[i]), mode="json")
-        return {"answers": said, "trained_tokens": sum(bank.trained_tokens), "reasons": reasons}
+        """What each group's adapter answers, on top of ``on``; nothing, and why, where it could not be trained."""
 
-    def _update(self, tasks: Sequence[Task], edits: Sequence[ParsedEdit], lr: float | None) -> Update:
-        """One update of all edits that can be used; its steps are so many for every passage, usable or not."""
-        sequences = tuple(chain(*(edit.sequences for edit in edits if edit.usable)))
-        seed = sub_seed(self.settings.seed, "cpt", "inner", tasks[0].id)
-        update = self.rewarder.update_for(ParsedEdit((), sequences), seed, lr)
-        return replace(update, steps=self._steps(len(tasks), len(sequences)))
+        def compute() -> dict[str, Any]:
+            engine, answers = self.inner.engine, []
+            learned = learn(engine, changes, on=on)
+            for group, one in zip(groups, learned, strict=True):
+                edited = engine.combine([on, one.adapter]) if on and one.adapter else one.adapter
+                answers.append(self.inner.examiner.answers(group, on=edited) if edited else [])
+            return {
+                "answers": _ANSWERS_OF_GROUPS.dump_python(answers, mode="json"),
+                "trained_tokens": sum(one.trained_tokens for one in learned),
+                "reasons": [one.reason for one in learned],
+            }
 
-    def _steps(self, n_passages: int, n_sequences: int) -> int:
-        """Optimiser steps of a group: so many for each passage, or the inner loop's epochs."""
-        asked, inner = self.settings.protocol.steps, self.settings.inner
-        if not asked and inner.epochs:
-            return inner.steps_for(n_sequences)
-        return n_passages * (asked or inner.steps)
+        return self.run.once(key, compute)
+
+    def _merged(self, tasks: Sequence[Task], changes: Sequence[Change]) -> Change:
+        """One change of all edits that can be used; it has as many steps per passage, usable or not.
+
+        Its recipe is the run's, at the edits' learning rate where they agree on one.
+        """
+        sequences = tuple(chain(*(change.sequences for change in changes)))
+        rates = {change.update.lr for change in changes if change.update is not None}
+        recipe = replace(self.recipe, lr=rates.pop()) if len(rates) == 1 else self.recipe
+        update = recipe.update(sequences, sub_seed(self.settings.seed, "cpt", "inner", tasks[0].id))
+        asked = self.settings.protocol.steps
+        if asked or not recipe.epochs:  # epochs are counted over all sequences already
+            update = replace(update, steps=len(tasks) * (asked or recipe.steps))
+        return Change(update)

@@ -1,1 +1,1 @@
-"""Gates and monitors: what a new policy has to keep."""
+"""Guards, one per file: what a round's new policy has to keep, or the round is rolled back."""

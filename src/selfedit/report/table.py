@@ -1,36 +1,41 @@
-"""A run's tables for a terminal: right at 80 columns and at 120, and without colour or Unicode where there is none."""
+"""A run's tables for a terminal: readable at 80 columns and at 120, and without colour or Unicode where there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from .words import (
     MISSING,
-    Row,
-    Summary,
     count,
     decimal,
+    direction,
     interval,
-    number,
     percent,
     plain,
     points,
-    rows,
     rung_group,
     rung_label,
 )
 
-_WIDE = 110  # columns from which a rung's name has a column of its own
-_COLOURS = {"before RL": "default", "after RL": "bold cyan", "taken apart": "yellow", "ceiling": "dim"}
+if TYPE_CHECKING:  # importing pydantic would slow the command's help down
+    from ..rows import LadderRow, RoundRow
+    from ..summary import AnySummary, Summary
+
+_BAR, _WIDE_BAR, _SHORTEST_BAR, _SHORTEST_LABEL = 10, 20, 4, 8
+_COLOURS = {"before RL": "default", "after RL": "bold cyan", "ablation": "yellow", "ceiling": "dim"}
+_HEADER = "How the model was prepared"
+_FIGURES = ("Accuracy", "95 % interval", "Steps", "Tokens")
 ROUNDS_LEGEND = (
-    "Usable: notes that could be trained on. Kept: notes the policy then learned from. Dev: development accuracy. "
-    "KL: drift from the base, nats per token. Known: what the base knew by heart and still answers. "
-    "Norm: largest change of a weight matrix, relative."
+    "Reward: mean over the round's valid self-edits. Valid: self-edits that could be trained on. Selected: self-edits that the "
+    "policy then learned from. Dev: accuracy on development tasks. KL: divergence from the base, in nats per token. Known: "
+    "accuracy on facts that the base already knew. Norm: largest relative change of a weight matrix."
 )
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -45,180 +50,147 @@ def bar(share: float, width: int, ascii_only: bool = False) -> str:
 
 
 def mark(ok: bool, ascii_only: bool = False) -> Text:
-    """Right or wrong, told by shape and by colour."""
+    """A mark for right or wrong, by shape and by colour."""
     if ascii_only:
         return Text("+" if ok else "x", style="green" if ok else "red")
     return Text("✓" if ok else "✗", style="green" if ok else "red")
 
 
 class LadderTable:
-    """The rungs of a ladder, one a row; lays itself out for the width it is given."""
+    """The rungs of a ladder, one line each.
 
-    def __init__(self, ladder: Sequence[Row]) -> None:
+    Where there is room, a rung's name in the settings stands beside its label. Where there is little, the bar and then the label
+    are shortened; the whole label then follows below the table.
+    """
+
+    def __init__(self, ladder: Sequence[LadderRow]) -> None:
         self.ladder = ladder
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not self.ladder:
             yield Text("The ladder has no rungs.")
             return
-        wide = options.max_width >= _WIDE
-        bar_width = 20 if wide else 10
-        table = _table("How the model was prepared")
+        names, labels = [plain(row.rung) for row in self.ladder], [rung_label(row.rung) for row in self.ladder]
+        figures = [_figures(row) for row in self.ladder]
+        room = options.max_width - sum(1 + _longest(column) for column in zip(_FIGURES, *figures, strict=True))
+        longest = _longest([_HEADER, *labels])
+        wide = room >= longest + 1 + _WIDE_BAR + 1 + _longest(names)
+        bar_width = _WIDE_BAR if wide else min(_BAR, room - longest - 1)
+        bar_width = bar_width if bar_width >= _SHORTEST_BAR else 0
+        width = longest if wide else max(_SHORTEST_LABEL, min(longest, room - (bar_width and bar_width + 1)))
+        table = _table(_shortened(_HEADER, width, options.ascii_only), no_wrap=True)
         if wide:
             table.add_column("Rung", no_wrap=True, style="dim")
-        for name in ("", "Accuracy", "95 % interval", "Steps", "Tokens"):
-            table.add_column(name, justify="left" if not name else "right", no_wrap=True)
-        for row in self.ladder:
-            rung = str(row.get("rung", ""))
-            colour = _COLOURS[rung_group(rung)]
-            label = Text(rung_label(rung), style=colour)
-            short = Text(plain(rung), style="dim")
-            named = [label, short] if wide else [Text("\n").join([label, short])]
-            accuracy = number(row.get("accuracy"))
+        if bar_width:
+            table.add_column("", no_wrap=True)
+        for name in _FIGURES:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row, name, label, cells in zip(self.ladder, names, labels, figures, strict=True):
+            colour = _COLOURS[rung_group(row.rung)]
+            drawn = bar(row.accuracy or 0.0, bar_width, options.ascii_only)
             table.add_row(
-                *named,
-                Text(bar(accuracy or 0.0, bar_width, options.ascii_only), style=colour),
-                Text(percent(accuracy), style=colour),
-                interval(row),
-                count(row.get("steps")),
-                count(row.get("trained_tokens")),
+                Text(_shortened(label, width, options.ascii_only), style=colour),
+                *([Text(name)] if wide else []),
+                *([Text(drawn, style=colour)] if bar_width else []),
+                *(Text(cell, style=colour if i == 0 else "") for i, cell in enumerate(cells)),
             )
         yield table
         yield Text(_sizes(self.ladder), style="dim")
+        if cut := [label for label in labels if cell_len(label) > width]:
+            yield Text(f"Shortened above: {', '.join(cut)}.", style="dim")
 
 
-def ladder_table(summary: Summary) -> RenderableType:
-    """The ladder: what each way of preparing the model answers, with its interval and what it cost to train."""
-    return LadderTable(rows(summary, "ladder"))
+def _figures(row: LadderRow) -> tuple[str, str, str, str]:
+    return percent(row.accuracy), interval(row.low, row.high), count(row.steps), count(row.trained_tokens)
 
 
-def paired_table(summary: Summary) -> RenderableType:
+def _longest(texts: Iterable[str]) -> int:
+    return max(map(cell_len, texts))
+
+
+def _shortened(label: str, width: int, ascii_only: bool) -> str:
+    """``label`` in at most ``width`` cells; what is cut off is marked."""
+    if cell_len(label) <= width:
+        return label
+    mark = "..." if ascii_only else "…"
+    return set_cell_size(label, width - len(mark)).rstrip() + mark
+
+
+def ladder_table(summary: AnySummary) -> RenderableType:
+    """The ladder: what a model answers after each way of preparing it, with the interval and the cost of training."""
+    return LadderTable(summary.ladder)
+
+
+def paired_table(summary: AnySummary) -> RenderableType:
     """Differences between two rungs on the same tasks, in percentage points; bold where the interval excludes 0."""
-    pairs = rows(summary, "paired")
-    if not pairs:
-        return Text("No paired differences.")
+    if not summary.paired:
+        return Text("No paired differences in this run.")
     table = _table("Difference on the same tasks")
     table.add_column("Points", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
-    for row in pairs:
-        low, high = number(row.get("low")), number(row.get("high"))
-        clear = low is not None and high is not None and (low > 0 or high < 0)
+    for row in summary.paired:
         table.add_row(
-            Text(f"{plain(row.get('a', ''))} minus {plain(row.get('b', ''))}"),
-            Text(points(row.get("difference")), style="bold" if clear else ""),
-            interval(row, sign=True),
+            Text(f"{rung_label(row.a)} minus {rung_label(row.b)}"),
+            Text(points(row.difference), style="bold" if direction(row) else ""),
+            interval(row.low, row.high, sign=True),
         )
-    return table
+    return Group(table, Text("One row per pair of rungs; points are percentage points of accuracy.", style="dim"))
 
 
 def rounds_table(summary: Summary) -> RenderableType:
-    """The rounds of reinforcement learning: rewards, what the guards measured, and what was decided."""
-    rounds = rows(summary, "rounds")
-    if not rounds:
-        return Text("No rounds.")
+    """The rounds of reinforcement learning: rewards, the guards' figures, and the decision."""
+    if not summary.rounds:
+        return Text("No rounds of reinforcement learning in this run.")
     table = _table("Round")
-    for name in ("Reward", "Usable", "Kept", "Dev", "KL", "Known", "Norm"):
+    for name in ("Reward", "Valid", "Selected", "Dev", "KL", "Known", "Norm"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Verdict", overflow="fold")
-    for row in rounds:
-        guards = row.get("guards") or {}
-        table.add_row(
-            Text(round_name(row)),
-            decimal(row.get("mean_reward")),
-            percent(row.get("valid_share"), 0),
-            percent(row.get("selected_share"), 0),
-            percent(guards.get("dev_accuracy")),
-            decimal(guards.get("kl")),
-            percent(guards.get("retention")),
-            decimal(guards.get("norm_ratio")),
-            Text(verdict_text(row)),
-        )
-    return Group(table, Text(ROUNDS_LEGEND, style="dim"))
+    table.add_column("Decision", overflow="fold")
+    for row in summary.rounds:
+        table.add_row(Text(round_name(row)), *round_figures(row), Text(verdict_text(row)))
+    return Group(table, Text(f"One row per round of reinforcement learning. {ROUNDS_LEGEND}", style="dim"))
 
 
-def round_name(row: Row) -> str:
+def round_name(row: RoundRow) -> str:
     """A round's number; round 0 is the base."""
-    name = plain(row.get("round", "?"))
-    return "0, the base" if name == "0" else name
+    return str(row.round) if row.round else "0 (base)"
 
 
-def verdict_text(row: Row) -> str:
-    """What was decided on a round, and why; and how many notes nothing is known of, where there are such."""
-    reasons = "; ".join(plain(reason) for reason in row.get("reasons") or [])
-    verdict = plain(row.get("verdict") or "").replace("_", " ") or MISSING
-    unknown = (("n_ungraded", "could not be graded"), ("n_screened", "not tried"))
-    counted = [f"{count(row[name])} notes {what}" for name, what in unknown if number(row.get(name))]
-    told = f"{verdict}: {reasons}" if reasons else verdict
-    return f"{told} ({', '.join(counted)})" if counted else told
+def round_figures(row: RoundRow) -> tuple[str, ...]:
+    """A round's reward, its shares of valid and selected edits, and the guards' figures."""
+    guards = row.guards
+    return (
+        decimal(row.mean_reward),
+        percent(row.valid_share, 0),
+        percent(row.selected_share, 0),
+        percent(guards.dev_accuracy),
+        decimal(guards.kl),
+        percent(guards.retention),
+        decimal(guards.norm_ratio),
+    )
 
 
-class CardTable:
-    """The card of a model: what it can do, against what the world wants of it, and what guessing would get."""
-
-    def __init__(self, card: Sequence[Row]) -> None:
-        self.card = card
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = _table("Skill")
-        table.add_column("Probes", overflow="fold")
-        for name in ("Accuracy", "Wanted"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
-        table.add_column("Shortcuts", overflow="fold", style="dim")
-        for row in self.card:
-            ok = row.get("ok")
-            table.add_row(
-                Text(plain(row.get("skill", ""))),
-                Text(
-                    " ".join(part for part in (plain(row.get("family") or ""), plain(row.get("probe") or "")) if part)
-                ),
-                Text(percent(row.get("accuracy")) + "\n") + Text(interval(row), style="dim"),
-                Text(_wanted(row.get("wanted"))),
-                Text("") if ok is None else mark(bool(ok), options.ascii_only) + Text(" ok" if ok else " missed"),
-                Text(_shortcuts(row.get("shortcuts"))),
-            )
-        yield table
-        missed = sum(row.get("ok") is False for row in self.card)
-        yield Text(
-            f"{missed} of {len(self.card)} rows missed." if missed else f"All {len(self.card)} rows are as wanted."
-        )
+def verdict_text(row: RoundRow) -> str:
+    """The decision on a round with its reasons, and how many self-edits were not tried or not graded."""
+    verdict = plain(row.verdict).replace("_", " ") or MISSING
+    reasons = "; ".join(map(plain, row.reasons))
+    unknown = ((row.n_ungraded, "could not be graded"), (row.n_screened, "not tried"))
+    counted = [f"{count(n)} self-edits {what}" for n, what in unknown if n]
+    text = f"{verdict}: {reasons}" if reasons else verdict
+    return f"{text} ({', '.join(counted)})" if counted else text
 
 
-def card_table(card: Sequence[Row]) -> RenderableType:
-    """The rows of `selfedit.evaluation.card.measure` as a table."""
-    return CardTable(card)
-
-
-def _table(first: str) -> Table:
+def _table(first: str, no_wrap: bool = False) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold")
-    table.add_column(first, overflow="fold")
+    table.add_column(first, overflow="fold", no_wrap=no_wrap)
     return table
 
 
-def _sizes(ladder: Sequence[Row]) -> str:
-    """On how many tasks and probes the rungs were tested; they can differ (costly rungs see fewer)."""
-    sizes: dict[tuple[Any, Any], int] = {}
-    for row in ladder:
-        key = (row.get("n_tasks"), row.get("n_probes"))
-        sizes[key] = sizes.get(key, 0) + 1
-    (tasks, probes), _ = max(sizes.items(), key=lambda item: item[1])
-    if tasks is None:
-        return ""
-    text = f"Held-out tasks: {count(tasks)}, probes: {count(probes)}, asked without the passage."
-    fewer = [
-        f"{plain(row.get('rung', ''))} {count(row.get('n_tasks'))}" for row in ladder if row.get("n_tasks") != tasks
-    ]
+def _sizes(ladder: Sequence[LadderRow]) -> str:
+    """What a row is, and on how many tasks and probes the rungs were tested; costly rungs have fewer tasks."""
+    (tasks, probes), _ = Counter((row.n_tasks, row.n_probes) for row in ladder).most_common(1)[0]
+    text = (
+        f"One row per rung. Held-out tasks: {count(tasks)}, with {count(probes)} probes, asked without the passage except "
+        f"for {rung_label('in_context')!r}. Steps and tokens are per task."
+    )
+    fewer = [f"{rung_label(row.rung)} ({count(row.n_tasks)})" for row in ladder if row.n_tasks != tasks]
     return f"{text} Other numbers of tasks: {', '.join(fewer)}." if fewer else text
-
-
-def _wanted(wanted: object) -> str:
-    """A wanted value: a smallest accuracy, a (low, high) range, or words."""
-    if isinstance(wanted, list | tuple) and len(wanted) == 2:
-        return f"{percent(wanted[0], 0)} to {percent(wanted[1], 0)}"
-    return percent(wanted, 0) if number(wanted) is not None else MISSING if wanted is None else plain(wanted)
-
-
-def _shortcuts(shortcuts: object) -> str:
-    if not isinstance(shortcuts, Mapping):
-        return ""
-    return ", ".join(f"{plain(name)} {percent(value, 0)}" for name, value in shortcuts.items())

@@ -1,7 +1,7 @@
-"""How a run's numbers and names are put in plain words. Everything that is shown goes through here.
+"""A run's numbers and names in plain words. Everything that is shown goes through here.
 
-A summary holds text that a model wrote, so `plain` is the one door to a terminal or a page for it: a line of an edit
-must not move the cursor, and a page must stay well-formed (escaping for HTML comes on top, in `html.py`).
+A summary holds text that a model wrote. `plain` is its only way to a terminal or a page: a line of an edit must not move the
+cursor, and a page must stay well-formed (`markup.text` escapes for HTML on top).
 """
 
 from __future__ import annotations
@@ -9,52 +9,44 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-Summary = Mapping[str, Any]  # a run's summary.json
-Row = Mapping[str, Any]  # one row of one of its lists
+from .. import plugins
+from ..errors import PluginError
+
+if TYPE_CHECKING:  # importing pydantic would slow the command's help down
+    from ..rows import ExampleAnswer, PairedRow, PooledPairedRow
+    from ..summary import AnySummary
 
 MISSING = "–"
 
-_RUNGS = {
-    "no_edit": "nothing learned",
-    "passage_only": "trained on the bare passage",
-    "base_edits": "own notes, before RL",
-    "base_self_qa": "own questions, before RL",
-    "best_of_k": "best of k notes in hindsight",
-    "perfect_edits": "perfect notes, not its own",
-    "rl_edits_base_learner": "notes after RL, base learns",
-    "passage_only_rl_learner": "bare passage, RL model learns",
-    "in_context": "passage in view (open book)",
-}
 _STYLES = {
-    "vague": "says nothing",
+    "vague": "nothing specific",
     "prose": "sentence as in the passage",
-    "copy": "sentence copied",
-    "pronoun": "sentence with he, she, it",
+    "copy": "copied sentence",
+    "pronoun": "sentence with a pronoun",
     "forward": "fact stated",
-    "reversed": "fact turned around",
+    "reversed": "fact reversed",
     "derived": "two facts combined",
     "qa": "question",
-    "qa_vague": "question, empty",
-    "qa_reversed": "question turned around",
-    "qa_derived": "question, two facts",
+    "qa_vague": "question, nothing specific",
+    "qa_reversed": "question, fact reversed",
+    "qa_derived": "question, two facts combined",
 }
 _KINDS = {
     "direct": "asked directly",
     "reworded": "in other words",
-    "reversed": "asked backwards",
+    "reversed": "fact reversed",
     "derived": "two facts combined",
 }
-_CEILINGS = ("best_of_k", "perfect_edits", "in_context")
 
 
 def rung_label(rung: str) -> str:
-    """A rung in plain words; an unknown one keeps its name."""
+    """A rung in plain words, as its plug-in has it; one that is not installed keeps its name."""
     if rung.startswith("round_"):
-        return f"own notes, after RL round {plain(rung.removeprefix('round_'))}"
-    return _RUNGS.get(rung, plain(rung.replace("_", " ")))
+        return f"{_about('rounds', 'label')} {plain(rung.removeprefix('round_'))}"
+    return plain(_about(rung, "label") or rung.replace("_", " "))
 
 
 def style_label(style: str) -> str:
@@ -68,12 +60,18 @@ def kind_label(kind: str) -> str:
 
 
 def rung_group(rung: str) -> str:
-    """What a rung is there for: ``before RL``, ``after RL``, ``taken apart`` (half of the RL model) or ``ceiling``."""
-    if rung.startswith("round_"):
-        return "after RL"
-    if "rl_" in rung:
-        return "taken apart"
-    return "ceiling" if rung in _CEILINGS else "before RL"
+    """The purpose of a rung: ``before RL``, ``after RL``, ``ablation`` (one half of the RL model) or ``ceiling``."""
+    return _about("rounds" if rung.startswith("round_") else rung, "group") or "before RL"
+
+
+def _about(rung: str, name: str) -> str:
+    """An attribute of a rung's plug-in; empty where it is not installed, or broken."""
+    if rung not in plugins.names("rungs"):
+        return ""
+    try:
+        return str(getattr(plugins.find("rungs", rung), name, ""))
+    except PluginError:
+        return ""
 
 
 def plain(value: object) -> str:
@@ -100,13 +98,13 @@ def percent(value: object, digits: int = 1) -> str:
     return MISSING if share is None else f"{100 * share:.{digits}f} %"
 
 
-def interval(row: Row, sign: bool = False) -> str:
-    """A row's 95 % interval in percent (points, with its sign, where ``sign``)."""
-    low, high = number(row.get("low")), number(row.get("high"))
-    if low is None or high is None:
+def interval(low: object, high: object, sign: bool = False) -> str:
+    """The ends of an interval in percent; with ``sign`` in signed percentage points."""
+    ends = number(low), number(high)
+    if ends[0] is None or ends[1] is None:
         return MISSING
     form = "+.1f" if sign else ".1f"
-    return f"{100 * low:{form}} to {100 * high:{form}}"
+    return f"{100 * ends[0]:{form}} to {100 * ends[1]:{form}}"
 
 
 def points(value: object) -> str:
@@ -122,13 +120,13 @@ def decimal(value: object, digits: int = 3) -> str:
 
 
 def count(value: object) -> str:
-    """A whole number with thousands set apart."""
+    """A whole number with commas between the thousands."""
     found = number(value)
     return MISSING if found is None else f"{found:,.0f}"
 
 
 def duration(seconds: object) -> str:
-    """Seconds as a person says them."""
+    """A time in seconds, minutes or hours."""
     found = number(seconds)
     if found is None:
         return MISSING
@@ -140,15 +138,9 @@ def duration(seconds: object) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def rows(summary: Summary, key: str) -> list[Row]:
-    """The list under ``key``; empty where it is absent."""
-    return [row for row in summary.get(key) or [] if isinstance(row, Mapping)]
-
-
-def last_round(summary: Summary) -> str | None:
-    """The name of the last round's rung in the ladder."""
-    names = [str(row.get("rung", "")) for row in rows(summary, "ladder")]
-    rounds = [name for name in names if name.startswith("round_")]
+def last_round(summary: AnySummary) -> str | None:
+    """The name of the last round's rung in the ladder; None without one."""
+    rounds = [row.rung for row in summary.ladder if row.rung.startswith("round_")]
     return max(rounds, key=_round_number) if rounds else None
 
 
@@ -157,53 +149,48 @@ def _round_number(rung: str) -> int:
     return int(digits) if digits.isdigit() else -1
 
 
-def line_text(line: object) -> str:
-    """The text of an edit's line, given as a string or as ``{text, style}``."""
-    return plain(line.get("text", "") if isinstance(line, Mapping) else line)
-
-
-def line_style(line: object) -> str:
-    """The style of an edit's line, empty where it isn't told."""
-    return plain(line.get("style", "")) if isinstance(line, Mapping) else ""
-
-
-def right_of(answers: Sequence[Row]) -> str:
+def right_of(answers: Sequence[ExampleAnswer]) -> str:
     """How many of ``answers`` are right, as ``3 of 8``."""
-    return f"{sum(bool(a.get('correct')) for a in answers)} of {len(answers)}"
+    return f"{sum(answer.correct for answer in answers)} of {len(answers)}"
 
 
-def headline(summary: Summary) -> str:
-    """The outcome in a sentence or two: notes before RL against notes after, as far as the interval allows to say."""
-    ladder = {str(row.get("rung")): row for row in rows(summary, "ladder")}
+def headline(summary: AnySummary) -> str:
+    """The result in a sentence or two: self-edits before RL against those after it, as far as the interval allows."""
+    ladder = {row.rung: row for row in summary.ladder}
     after = last_round(summary)
     if after is None or "base_edits" not in ladder:
         return ""
-    before, now = ladder["base_edits"], ladder[after]
-    n_rounds = after.removeprefix("round_")
     text = (
-        f"Trained on its own notes, the model answers {percent(before.get('accuracy'))} of the questions before "
-        f"reinforcement learning and {percent(now.get('accuracy'))} after round {plain(n_rounds)}."
+        f"Trained on its own self-edits, the model answers {percent(ladder['base_edits'].accuracy)} of the questions correctly "
+        f"before reinforcement learning and {percent(ladder[after].accuracy)} after round {plain(after.removeprefix('round_'))}."
     )
-    pair = next((p for p in rows(summary, "paired") if p.get("a") == after and p.get("b") == "base_edits"), None)
-    low, high = (number(pair.get("low")), number(pair.get("high"))) if pair else (None, None)
-    if pair is None or low is None or high is None:
+    pair = next((row for row in summary.paired if (row.a, row.b) == (after, "base_edits")), None)
+    if pair is None or pair.low is None or pair.high is None:
         return text
-    verdict = "a gain" if low > 0 else "a loss" if high < 0 else "the interval includes 0, so no difference is shown"
-    difference = f"{points(pair.get('difference'))} points ({interval(pair, sign=True)})"
-    return f"{text} Paired over the same tasks: {difference}, {verdict}."
+    found = f"{points(pair.difference)} points (95 % interval {interval(pair.low, pair.high, sign=True)})"
+    shown = "the interval includes 0, so no difference is shown"
+    verdict = {"higher": "a gain", "lower": "a loss"}.get(direction(pair), shown)
+    return f"{text} The difference on the same tasks is {found}: {verdict}."
 
 
-def reliability_line(row: Row) -> str:
-    """How much of the reward is signal, in a sentence; empty where it was not measured.
-
-    ``row``: ``reliability``, ``seeds_for_80`` and, for the log-likelihood, ``of`` (see `rewards.reliability`).
-    """
-    share, seeds = number(row.get("reliability")), number(row.get("seeds_for_80"))
-    if share is None:
+def direction(pair: PairedRow | PooledPairedRow) -> str:
+    """Whether a difference is ``higher`` or ``lower`` than 0, by its interval; empty where that shows neither."""
+    if pair.low is None or pair.high is None:
         return ""
-    which = " (log-likelihood of the right answers)" if row.get("of") == "logprob" else ""
-    differences = f"he differences in reward{which} between edits of one passage"
-    if share <= 0 or seeds is None:
-        return f"T{differences} can't be told from noise: another seed of the same edit moves it as much."
-    more = f"; {count(seeds)} seed{'s' * (seeds > 1)} an edit would make it 80 %" if share < 0.8 else ""
-    return f"Of t{differences} about {percent(share, 0)} are real{more}."
+    return "higher" if pair.low > 0 else "lower" if pair.high < 0 else ""
+
+
+def reliability_line(reliability: float | None, seeds_for_80: int | None, of: str = "") -> str:
+    """How much of the reward is signal, in a sentence; empty where it was not measured (see `rewards.reliability`)."""
+    if reliability is None:
+        return ""
+    which = " (the log-likelihood of the right answers)" if of == "logprob" else ""
+    differences = f"he differences in reward{which} between edits of the same passage"
+    if reliability <= 0 or seeds_for_80 is None:
+        return f"T{differences} are no larger than the noise: a second seed changes an edit's reward just as much."
+    more = (
+        f"; {count(seeds_for_80)} seed{'s' * (seeds_for_80 > 1)} per edit would make it 80 %"
+        if reliability < 0.8
+        else ""
+    )
+    return f"Of t{differences}, about {percent(reliability, 0)} is signal and the rest is seed noise{more}."

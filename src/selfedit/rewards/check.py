@@ -1,6 +1,6 @@
 """Before any training: the grader has to call gold answers right, and another question's gold answer wrong.
 
-A grader that fails here makes every reward of a run worthless, and a judge may fail for reasons as plain as a wrong prompt.
+A grader that fails it makes every reward of a run worthless, and a judge may fail for a reason as plain as a wrong prompt.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from ..config import Settings
 from ..errors import GraderError
 from ..types import Answer, Probe, Task
-from .custom import call_custom, load_custom
-from .grading import RULES, Case, Grader, Verdict, by_rule, make_grader
-from .judge import REASKED
+from .metrics.base import Case, make_metric
+from .metrics.judge import REASKED, JudgeSettings
+from .terms.custom import call_custom, load_custom
 
-ENOUGH = 0.95  # of the gold answers have to be called right, and of all verdicts to be had
-TOO_MANY = 0.5  # of the other questions' answers called right: it hardly looks at them
-MOST = 200  # probes are looked at
+ENOUGH = 0.95  # of the gold answers must be right, and of all answers must get a verdict
+TOO_MANY = 0.5  # of the other questions' answers called right: the grader hardly looks at them
+MOST = 200  # probes that are checked
 _SURE, _UNSURE = -0.1, -5.0  # log-likelihoods that a user's reward is shown with gold answers and with empty ones
 
 
 @dataclass(frozen=True)
 class GraderCheck:
-    """What a grader (``of``) says of answers that are known: the gold ones, and ones that belong to other questions.
+    """The verdicts of a grader (``of``) on known answers: gold ones, and ones that belong to other questions.
 
-    ``rejected`` shows some gold answers that it does not call right, with the reason where it gave none of its verdicts.
+    ``rejected`` shows some gold answers that it does not call right, with the reason where it gave no verdict.
     """
 
     of: str
@@ -37,7 +37,7 @@ class GraderCheck:
 
     @property
     def problem(self) -> str:
-        """Why no run may be based on it; empty where one may."""
+        """Why no run may be based on this grader; empty where one may."""
         if self.golds_right < ENOUGH * self.n:
             return f"{self.of} calls only {self.golds_right} of {self.n} gold answers right"
         if self.others_right > TOO_MANY * self.n:
@@ -47,83 +47,61 @@ class GraderCheck:
         return ""
 
     def __str__(self) -> str:
-        missing = f"; {self.ungraded} verdicts could not be had" if self.ungraded else ""
-        said = (
+        missing = f"; it gives no verdict on {self.ungraded} answers" if self.ungraded else ""
+        found = (
             f"The grader ({self.of}) calls {self.golds_right} of {self.n} gold answers right, and {self.others_right} wrong "
             f"ones{missing}."
         )
-        return "\n".join([said, *(f"  not called right: {text}" for text in self.rejected)])
+        return "\n".join([found, *(f"  not called right: {text}" for text in self.rejected)])
 
 
 def check_grader(settings: Settings, tasks: Sequence[Task]) -> list[GraderCheck]:
-    """Put gold answers, and answers to other questions, through whatever grades texts in a run: the grader of its metric, the
-    rules among the reward's terms and, a task at a time, the user's own reward. A judge is asked about at most 2 * MOST
-    answers, and no more often than its budget allows, even if it has to be asked each again; a run's own budget is not touched.
+    """Grade gold answers, and answers to other questions, with everything that grades texts in a run: its metric, the metrics
+    among the reward's terms, and the user's own reward (task by task).
+
+    A judge is asked about at most 2 * MOST answers, and never more often than its budget allows, even if it has to be asked
+    again about each; a run's own budget is not charged.
 
     Raises:
         GraderError: the judge refuses, or there is nothing to check with.
     """
-    reward = settings.reward
-    most = MOST
+    reward, most = settings.reward, MOST
     if reward.metric == "judge":
-        most = min(MOST, max(1, reward.judge.budget // (2 * (1 + REASKED))))
+        most = min(MOST, max(1, reward.own("judge", JudgeSettings).budget // (2 * (1 + REASKED))))
     probes = [probe for task in tasks for probe in task.probes][:most]
     if not probes:
         raise GraderError(
             "there are no questions to check the grader with (a folder's are written in the run); give tasks with questions"
         )
-    checks = [_check(reward.metric, make_grader(settings), probes)]
-    checks += [_check(term, by_rule(term), probes) for term in reward.terms if term in RULES and term != reward.metric]
-    if "custom" in reward.terms:
-        checks.append(_check_custom(settings, tasks[:MOST]))
-    return checks
+    names = dict.fromkeys((reward.metric, *(t for t in reward.terms if reward.group_of(t) == "metrics")))
+    checks = [_check(name, settings, probes) for name in names]
+    return [*checks, _check_custom(settings, tasks[:MOST])] if "custom" in reward.terms else checks
 
 
-def _check(name: str, grader: Grader, probes: Sequence[Probe]) -> GraderCheck:
-    golds = [Case(probe.question, probe.golds, probe.answer) for probe in probes]
-    others = [Case(probe.question, probe.golds, _other(probe, probes)) for probe in probes]
-    verdicts = grader([*golds, *others])
-    of_golds, of_others = verdicts[: len(probes)], verdicts[len(probes) :]
-    rejected = [_told(case, v) for case, v in zip(golds, of_golds, strict=True) if v.right is not True]
-    return GraderCheck(
-        of=name,
-        n=len(probes),
-        golds_right=sum(v.right is True for v in of_golds),
-        others_right=sum(v.right is True for v in of_others),
-        ungraded=sum(v.right is None for v in verdicts),
-        rejected=tuple(rejected[:5]),
-    )
-
-
-def _told(case: Case, verdict: Verdict) -> str:
-    return f"{case.question} {case.text}" + (f" ({verdict.problem})" if verdict.problem else "")
-
-
-def _other(probe: Probe, probes: Sequence[Probe]) -> str:
-    """An answer that is none of the probe's own: the next question's that differs, or nothing."""
-    place = next(i for i, other in enumerate(probes) if other is probe)
-    around = [*probes[place + 1 :], *probes[:place]]
-    return next((other.answer for other in around if other.answer not in probe.golds), "")
+def _check(name: str, settings: Settings, probes: Sequence[Probe]) -> GraderCheck:
+    n, answers = len(probes), [probe.answer for probe in probes]
+    # For each probe the next question's answer that is none of its own, or nothing.
+    others = [next((a for a in answers[i + 1 :] + answers[:i] if a not in p.golds), "") for i, p in enumerate(probes)]
+    cases = [Case(p.question, p.golds, a) for p, a in zip([*probes, *probes], [*answers, *others], strict=True)]
+    verdicts = make_metric(name, settings.reward).grade(cases)
+    rejected = [
+        f"{case.question} {case.text}" + (f" ({verdict.problem})" if verdict.problem else "")
+        for case, verdict in zip(cases[:n], verdicts[:n], strict=True)
+        if verdict.right is not True
+    ]
+    right, ungraded = [v.right is True for v in verdicts], sum(v.right is None for v in verdicts)
+    return GraderCheck(name, n, sum(right[:n]), sum(right[n:]), ungraded, tuple(rejected[:5]))
 
 
 def _check_custom(settings: Settings, tasks: Sequence[Task]) -> GraderCheck:
     """For a reward of the user's own: gold answers have to be worth more than empty ones."""
     reward = load_custom(settings.reward.custom)
-    better = ungraded = 0
-    rejected = []
+    rejected, ungraded = [], 0
     for task in tasks:
-        right, wrong = (
-            call_custom(
-                reward,
-                task,
-                [Answer(p.question, p.answer, p.answer if ok else "", ok, sure, p.kind) for p in task.probes],
-            )
-            for ok, sure in ((True, _SURE), (False, _UNSURE))
-        )
-        problem = right[1] or wrong[1]
-        ungraded += bool(problem)
-        if not problem and right[0] is not None and wrong[0] is not None and right[0] > wrong[0]:
-            better += 1
-        else:
-            rejected.append(f"{task.id} ({problem or f'gold answers are worth {right[0]}, empty ones {wrong[0]}'})")
-    return GraderCheck("custom", len(tasks), better, 0, ungraded, tuple(rejected[:5]))
+        golds = [Answer(p.question, p.answer, p.answer, True, _SURE, p.kind) for p in task.probes]
+        empty = [Answer(p.question, p.answer, "", False, _UNSURE, p.kind) for p in task.probes]
+        (right, why), (wrong, why_not) = call_custom(reward, task, golds), call_custom(reward, task, empty)
+        ungraded += bool(why or why_not)
+        if right is None or wrong is None or right <= wrong:
+            rejected.append(f"{task.id} ({why or why_not or f'gold answers are worth {right}, empty ones {wrong}'})")
+    return GraderCheck("custom", len(tasks), len(tasks) - len(rejected), 0, ungraded, tuple(rejected[:5]))

@@ -1,300 +1,102 @@
-"""What the offline grader looks at: one number a feature, of a question, its gold answer and an answer.
+"""What the offline grader measures of a question, its gold answer and an answer: one number per feature.
 
-"New" words are those that the question does not hold; "its sentence" is the sentence of the answer that holds most of the gold;
-"by rarity" weighs a word by how few questions of the calibration speak of it. The features were chosen by
-cross-validation within the calibration titles (docs/grader.md).
+Words are compared without case, accents and endings; articles, prepositions and auxiliaries are left out. A "new" word is one
+that the question does not contain. A gold word counts as found where the answer has it or a word spelled much like it.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import unicodedata
+from difflib import SequenceMatcher
+from functools import lru_cache
 
-from .graders import normalise
-from .reading import Word, fold, likeness, longest_run, read
-from .thesaurus import senses
+from .decisive import SCALES, SPELLED, units
 
-NEAR = 0.7  # likeness from which a word counts as found, "or nearly"
-_SYNONYM = 0.9  # likeness of a word to its synonym
-# A question and a gold are cut here, and an answer, whose verdict lies in its beginning.
-MAX_LETTERS, MAX_ANSWER = 400, 2000
-_PART = re.compile(r",(?!\d)| and | or |[;()/]")
-_ROUGH = frozenset(
-    "about around approximately nearly almost roughly over under more less than least most up between estimated some".split()
+MAX_CHARS, MAX_ANSWER_CHARS = 400, 2000  # of a question or a gold, and of an answer: bounds the time
+_NEAR = 0.7  # similarity from which a word counts as found
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*")
+_STOP = frozenset(
+    "a an the of in on at to for from by with as and or is are was were be been being it its this that these those there "
+    "which who whom whose what when where why how did do does done has have had will would can could may might about "
+    "into than then they their them he his him she her i we our you your s also such".split()
 )
 
 
-@dataclass(frozen=True)
-class Rarity:
-    """How rare a stem is: log of ``n`` questions over those whose texts hold it (inverse document frequency)."""
-
-    n: int
-    counts: Mapping[str, int]
-
-    def __call__(self, word: Word) -> float:
-        """The weight of ``word``, in nats: about 0 for a word of every question, log(n + 1) for one of none."""
-        return math.log((self.n + 1) / (self.counts.get(word.stem, 0) + 1)) if word.content else 0.1
+def stems(text: str) -> list[str]:
+    """The words of ``text`` that carry meaning, each cut to its first letters; numbers in digits, % as a word."""
+    text = re.sub(r"(?<=\d)(?:st|nd|rd|th|s)\b", "", text.replace("%", " percent "))
+    return [_stem(word) for word in map(_folded, _WORD.findall(text)) if word not in _STOP]
 
 
-@dataclass(frozen=True)
-class Case:
-    """A question, its gold answer and an answer, read; ``rarity`` weighs the words. Made by :func:`case_of`."""
-
-    question: str
-    gold: str
-    answer: str
-    rarity: Rarity
-
-    @cached_property
-    def asked(self) -> list[Word]:
-        """The question's words."""
-        return read(self.question)
-
-    @cached_property
-    def known(self) -> frozenset[str]:
-        """The stems of the question."""
-        return frozenset(word.stem for word in self.asked)
-
-    @cached_property
-    def wanted(self) -> list[Word]:
-        """The gold's words that say something; all of its words if none does."""
-        words = read(self.gold)
-        # The H. of "Arthur H. Compton" is written out, or left out, as one likes.
-        return [w for w in words if w.content and (len(w.text) > 1 or w.number is not None)] or words
-
-    @cached_property
-    def new(self) -> list[bool]:
-        """Which wanted words the question does not hold; all of them where it holds all."""
-        new = [word.stem not in self.known for word in self.wanted]
-        return new if any(new) else [True] * len(new)
-
-    @cached_property
-    def given(self) -> list[Word]:
-        """The answer's words."""
-        return read(self.answer)
-
-    @cached_property
-    def likes(self) -> list[float]:
-        """For each wanted word, its likeness to the nearest given one."""
-        given = {word.folded: word for word in self.given}.values()
-        return [max((likeness(wanted, word) for word in given), default=0.0) for wanted in self.wanted]
-
-    @cached_property
-    def meant(self) -> list[float]:
-        """As `likes`, but a word whose synonym is given counts as nearly found."""
-        given = senses(self.given)
-        return [
-            max(like, _SYNONYM if senses([word]) & given else 0.0)
-            for word, like in zip(self.wanted, self.likes, strict=True)
-        ]
-
-    @cached_property
-    def sentence(self) -> list[Word]:
-        """The sentence of the answer that holds most of the wanted words, by rarity; of equals the first."""
-        weights = {word.stem: self.rarity(word) for word in self.wanted}
-        sentences: dict[int, list[Word]] = {}
-        for word in self.given:
-            sentences.setdefault(word.sentence, []).append(word)
-        return max(
-            sentences.values(), key=lambda words: sum(weights.get(s, 0.0) for s in sorted(_stems(words))), default=[]
-        )
-
-    @cached_property
-    def span(self) -> tuple[int, int]:
-        """Where in the sentence the first and the last new wanted word stand; (-1, -1) where none does."""
-        new = {word.stem for word, is_new in zip(self.wanted, self.new, strict=True) if is_new}
-        at = [i for i, word in enumerate(self.sentence) if word.stem in new]
-        return (at[0], at[-1]) if at else (-1, -1)
+@lru_cache(maxsize=1)
+def number_words() -> frozenset[str]:
+    """The stems of words that belong to a number: units, scales and signs."""
+    return frozenset(stems(" ".join((*units(), *SCALES, "minus", "negative"))))
 
 
-def case_of(question: str, gold: str, answer: str, rarity: Rarity) -> Case:
-    """A case of texts of any length: each is stripped and cut, which bounds the time."""
-    return Case(question.strip()[:MAX_LETTERS], gold.strip()[:MAX_LETTERS], answer.strip()[:MAX_ANSWER], rarity)
+def features(question: str, gold: str, answer: str) -> dict[str, float]:
+    """Every feature by its name; finite, with the same names in the same order for every input."""
+    question, gold, answer = question.strip()[:MAX_CHARS], gold.strip()[:MAX_CHARS], answer.strip()[:MAX_ANSWER_CHARS]
+    asked, wanted, given = (list(dict.fromkeys(stems(text))) for text in (question, gold, answer))
+    wanted = wanted or [_folded(gold)]
+    new = [word for word in wanted if word not in asked] or wanted
+    found = [word for word in new if any(_similarity(word, other) >= _NEAR for other in given)]
+    missing = [word for word in new if word not in found]
+    names = {_stem(_folded(word)) for word in _WORD.findall(gold) if word[:1].isupper()}
+    plain = [word for word in missing if word not in names and not word[:1].isdigit()]
+    added = [word for word in given if word not in asked]
+    first = set(stems(re.split(r"(?<=[.!?])\s", answer)[0]))
+    wanted_3, given_3, asked_3 = (_trigrams(text) for text in (gold, answer, question))
+    values = {
+        "new gold words found": _share(len(found), len(new)),
+        "new gold words found in the first sentence": _share(sum(word in first for word in new), len(new)),
+        "new gold names and numbers missing": len(missing) - len(plain),
+        "other new gold words missing": len(plain),
+        "new gold words": len(new),
+        "longest run of gold letters": _longest_run(gold, answer),
+        "new gold trigrams found": _share(len(wanted_3 & given_3 - asked_3), len(wanted_3 - asked_3)),
+        "new words of the answer that are gold": _share(sum(word in wanted for word in added), len(added)),
+        "question words in the answer": _share(sum(word in given for word in asked), len(asked)),
+    }
+    return {name: round(float(value), 4) for name, value in values.items()}
 
 
-def features(case: Case) -> dict[str, float]:
-    """Every feature of ``case`` by its name; finite, and the same names in the same order for every case."""
-    groups = (_found, _letters, _missing, _numbers, _news, _place, _echo, _meaning)
-    # Rounded, so that the last digits of a machine's logarithm can't move a value over a threshold.
-    return {name: round(float(value), 6) for group in groups for name, value in group(case).items()}
+def _folded(text: str) -> str:
+    """``text`` without case and accents."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+
+
+@lru_cache(maxsize=1 << 14)
+def _stem(word: str) -> str:
+    if word in SPELLED:
+        return str(SPELLED[word])
+    return word.replace(",", "") if word[:1].isdigit() else word[:6]
+
+
+def _similarity(one: str, other: str) -> float:
+    """How alike two stems are, 0..1: Dice's coefficient of their pairs of letters; numbers and short words are equal or not."""
+    if one == other or min(len(one), len(other)) < 4 or one[:1].isdigit():
+        return float(one == other)
+    a, b = _pairs(one), _pairs(other)
+    return 2 * len(a & b) / (len(a) + len(b))
+
+
+@lru_cache(maxsize=1 << 14)
+def _pairs(word: str) -> frozenset[str]:
+    return frozenset(map("".join, zip(f"^{word}", f"{word}$", strict=True)))
+
+
+def _trigrams(text: str) -> set[str]:
+    padded = f"  {_folded(text)} "
+    return {padded[i : i + 3] for i in range(len(padded) - 2)}
+
+
+def _longest_run(gold: str, answer: str) -> float:
+    """The share of the gold's letters in the longest part of it that the answer has as it stands."""
+    wanted, given = (re.sub(r"\W", "", _folded(text))[:MAX_CHARS] for text in (gold, answer))
+    return _share(SequenceMatcher(None, wanted, given, autojunk=False).find_longest_match().size, len(wanted))
 
 
 def _share(part: float, whole: float, empty: float = 0.0) -> float:
     return part / whole if whole else empty
-
-
-def _stems(words: Iterable[Word]) -> set[str]:
-    """The stems of words that say something."""
-    return {word.stem for word in words if word.content or word.number is not None}
-
-
-def _weighted(case: Case, keep: Sequence[bool], least: float) -> float:
-    """The share, by rarity, of the kept wanted words that are found with at least this likeness."""
-    weights = [case.rarity(word) if kept else 0.0 for word, kept in zip(case.wanted, keep, strict=True)]
-    return _share(sum(w for w, like in zip(weights, case.likes, strict=True) if like >= least), sum(weights))
-
-
-def _found(case: Case) -> dict[str, float]:
-    """How much of the gold stands in the answer, by words."""
-    wanted, every = {word.stem for word in case.wanted}, [True] * len(case.wanted)
-    first = _stems(word for word in case.given if word.sentence == 0)
-    likes = {word.stem: like for word, like in zip(case.wanted, case.likes, strict=True)}
-    # A gold that is a list, or says something twice ("Baltic Sea (Ostsee)"): the share found of each part.
-    parts = ([likes[w.stem] >= NEAR for w in read(p) if w.stem in likes] for p in _PART.split(case.gold))
-    names = [like for w, like in zip(case.wanted, case.likes, strict=True) if w.capital and w.number is None]
-    return {
-        "gold words found or nearly, by rarity": _weighted(case, every, NEAR),
-        "new gold words found, by rarity": _weighted(case, case.new, 1.0),
-        "new gold words found or nearly, by rarity": _weighted(case, case.new, NEAR),
-        "mean likeness of gold words": _share(sum(case.likes), len(case.likes)),
-        "least likeness of a gold word": min(case.likes, default=0.0),
-        "likeness of the first new gold word": next((x for x, n in zip(case.likes, case.new, strict=True) if n), 0.0),
-        "gold words found in the first sentence": _share(len(wanted & first), len(wanted)),
-        "part of the gold found least": min((sum(part) / len(part) for part in parts if part), default=-1.0),
-        "gold names found or nearly": _share(sum(like >= NEAR for like in names), len(names), -1.0),
-    }
-
-
-def _meaning(case: Case) -> dict[str, float]:
-    """How much of the gold is said in its own words or in others that say about the same."""
-    rare = [case.rarity(word) for word in case.wanted]
-    rare_new = [weight if new else 0.0 for weight, new in zip(rare, case.new, strict=True)]
-    found = [like >= NEAR for like in case.meant]
-    asked, gold, stems = senses(case.asked), senses(case.wanted), _stems(case.wanted)
-    here = [word for word in case.sentence if word.content and word.stem not in case.known]
-    new = [new and not senses([word]) & asked for word, new in zip(case.wanted, case.new, strict=True)]
-    return {
-        "gold words meant, by rarity": _share(sum(w for w, ok in zip(rare, found, strict=True) if ok), sum(rare)),
-        "new gold words meant, by rarity": _share(
-            sum(w for w, ok in zip(rare_new, found, strict=True) if ok), sum(rare_new)
-        ),
-        "mean likeness of gold words, by meaning": _share(sum(case.meant), len(case.meant)),
-        "least likeness of a gold word, by meaning": min(case.meant, default=0.0),
-        "rarest gold word not meant": max((w for w, ok in zip(rare, found, strict=True) if not ok), default=0.0),
-        "gold words not meant": found.count(False),
-        "gold words said by a synonym": sum(ok and like < NEAR for ok, like in zip(found, case.likes, strict=True)),
-        "share of gold words new in meaning": _share(sum(new), len(new)),
-        "share of its sentence's new words that mean gold": _share(
-            sum(word.stem in stems or bool(senses([word]) & gold) for word in here), len(here)
-        ),
-    }
-
-
-def _letters(case: Case) -> dict[str, float]:
-    """How much of the gold stands in the answer, by letters: other endings and spellings, words written as one."""
-    gold, answer = (fold(normalise(text)) for text in (case.gold, case.answer))
-    solid = gold.replace(" ", "")
-    run = longest_run(solid[:MAX_LETTERS], answer.replace(" ", "")[:MAX_LETTERS])
-    wanted, given = _trigrams(gold), _trigrams(answer)
-    known = _trigrams(fold(normalise(case.question)))
-    shared, news = len(wanted & given), len(given - (known - wanted))
-    return {
-        "longest run of gold letters": _share(run, len(solid)),
-        "gold trigrams found": _share(shared, len(wanted)),
-        "new gold trigrams found": _share(len(wanted & given - known), len(wanted - known)),
-        "likeness of gold and answer by trigrams": _share(2 * shared, len(wanted) + len(given)),
-        "likeness of gold and news by trigrams": _share(2 * shared, len(wanted) + news),
-    }
-
-
-def _trigrams(text: str) -> set[str]:
-    padded = f"  {text} "
-    return {padded[i : i + 3] for i in range(len(padded) - 2)}
-
-
-def _missing(case: Case) -> dict[str, float]:
-    """What of the gold the answer lacks, and how much it matters."""
-    rows = [(w, new, case.rarity(w)) for w, new in zip(case.wanted, case.new, strict=True)]
-    lacking = [row for row, like in zip(rows, case.likes, strict=True) if like < NEAR]
-    found = [rare for (_, new, rare), like in zip(rows, case.likes, strict=True) if new and like >= NEAR]
-    plain = [new for word, new, _ in lacking if word.number is None and not word.capital]
-    rarest_missing, rarest_found = max((rare for *_, rare in lacking), default=0.0), max(found, default=0.0)
-    return {
-        "rarest gold word missing": rarest_missing,
-        "rarest new gold word found": rarest_found,
-        "rarest found over rarest missing": rarest_found - rarest_missing,
-        "gold numbers missing": sum(word.number is not None for word, *_ in lacking),
-        "plain gold words missing": len(plain),
-        "new plain gold words missing": sum(plain),
-    }
-
-
-def _numbers(case: Case) -> dict[str, float]:
-    wanted = [word.number for word in case.wanted if word.number is not None]
-    given = [word.number for word in case.given if word.number is not None]
-    gaps = [min((abs(n - g) / max(abs(n), abs(g), 1e-9) for g in given), default=1.0) for n in wanted]
-    held = case.known | {word.stem for word in case.wanted}
-    return {
-        "distance to the gold number": max(gaps, default=-1.0),
-        "other numbers in its sentence": sum(w.number is not None and w.stem not in held for w in case.sentence),
-        "rough words": sum(word.folded in _ROUGH for word in case.given),
-    }
-
-
-def _news(case: Case) -> dict[str, float]:
-    """What the answer says beyond the question, and how much of it is the gold."""
-    wanted = {word.stem for word in case.wanted}
-
-    def said(words: Sequence[Word]) -> dict[str, float]:
-        return {word.stem: case.rarity(word) for word in words if word.content and word.stem not in case.known}
-
-    def gold(news: Mapping[str, float]) -> float:
-        return _share(sum(rare for stem, rare in news.items() if stem in wanted), sum(news.values()))
-
-    every, here = said(case.given), said(case.sentence)
-    news = _stems(case.given) - case.known
-    return {
-        "new words": len(every),
-        "new words that are not gold": len(news - wanted),
-        "share of new words that are gold": _share(len(news & wanted), len(news)),
-        "share of new words that are gold, by rarity": gold(every),
-        "share of its sentence's new words that are gold, by rarity": gold(here),
-        "rarest new word of its sentence that is not gold": max(
-            (rare for stem, rare in here.items() if stem not in wanted), default=0.0
-        ),
-    }
-
-
-def _place(case: Case) -> dict[str, float]:
-    """Where in the answer the gold stands, and what stands around it."""
-    first, last = case.span
-    sentence = case.sentence
-    start = case.given.index(sentence[0]) if sentence else 0
-
-    def new(words: Sequence[Word]) -> int:
-        return len({word.stem for word in words if word.content and word.stem not in case.known})
-
-    echoes = [i for i, word in enumerate(sentence) if word.content and word.stem in case.known]
-    return {
-        "new words before the match": new(case.given[: start + first] if first >= 0 else case.given),
-        "new words before the match in its sentence": new(sentence[:first] if first >= 0 else sentence),
-        "new words after the match in its sentence": new(sentence[last + 1 :]),
-        "question words after the match": sum(i > last for i in echoes),
-        "words from the match's beginning to its end": last - first,
-    }
-
-
-def _echo(case: Case) -> dict[str, float]:
-    """Whether the answer speaks of what was asked."""
-    weights = {w.stem: case.rarity(w) for w in case.asked if w.content or w.number is not None}
-    names = [word for i, word in enumerate(case.asked) if word.number is not None or (i and word.capital)]
-    given = {word.stem for word in case.given}
-    first = [word for word in case.given if word.sentence == 0]
-
-    def echoed(words: Sequence[Word]) -> float:
-        stems = {word.stem for word in words}
-        return _share(sum(weight for stem, weight in weights.items() if stem in stems), sum(weights.values()))
-
-    return {
-        "question words in the answer, by rarity": echoed(case.given),
-        "question words in the first sentence, by rarity": echoed(first),
-        "question words in its sentence, by rarity": echoed(case.sentence),
-        "question's names and numbers in the answer": _share(sum(w.stem in given for w in names), len(names), -1.0),
-        "share of the answer's words from the question": _share(
-            sum(word.content and word.stem in case.known for word in case.given), len(case.given)
-        ),
-        "words of the first sentence": len(first),
-    }

@@ -1,26 +1,24 @@
-"""Answers that a judge has graded: reading them from a file, and how well a grader agrees with the judge."""
+"""Answers that a judge has graded, and how well a grader agrees with the judge."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..stats import ratio_seeds
-from ..tasks.places import Place, decoded, named, object_at, parsed, required_text, text_at
-
-_FIELDS = "title, question, gold, prediction (texts) and correct (true or false)"
+from ..tasks.places import Form, Place, Text, checked, json_lines, opened, parsed
 
 
-@dataclass(frozen=True)
-class GradedAnswer:
+class GradedAnswer(Form):
     """A judge's verdict on one answer. Answers of one ``title`` are about one article, and are not independent."""
 
-    title: str
-    question: str
-    gold: str
+    title: Text
+    question: Text
+    gold: Text
     prediction: str
     correct: bool
 
@@ -42,37 +40,17 @@ class Agreement:
 
 
 def read_graded(path: Path) -> list[GradedAnswer]:
-    """The graded answers of a JSONL file: an object a line with title, question, gold, prediction and correct.
+    """The graded answers of a JSONL file: one object per line with title, question, gold, prediction and correct.
 
     Raises:
         TaskFileError: the file can't be read, is empty, or a line is no such object; names file, line and field.
     """
-    at = Place(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        at.fail(f"can't be opened ({error.strerror})", "check the path and its permissions")
-    lines = enumerate(decoded(raw.removeprefix(b"\xef\xbb\xbf"), at).split("\n"), start=1)
-    rows = [_graded(line, replace(at, line=number)) for number, line in lines if line.strip()]
-    if not rows:
-        at.fail("the file is empty", f"write one object a line, with {_FIELDS}")
-    return rows
-
-
-def _graded(line: str, at: Place) -> GradedAnswer:
-    record = object_at(parsed(line, at), at)
-    for name in ("prediction", "correct"):
-        if name not in record:
-            at.of(name).fail("the field is missing", f"a graded answer has {_FIELDS}")
-    correct = record["correct"]
-    if not isinstance(correct, bool):
-        at.of("correct").fail(f"expected true or false, found {named(correct)}", "write the judge's verdict")
-    return GradedAnswer(
-        required_text(record, "title", at),
-        required_text(record, "question", at),
-        required_text(record, "gold", at),
-        text_at(record["prediction"], at.of("prediction"), may_be_empty=True),
-        correct,
+    with opened(path) as stream:
+        lines = json_lines(stream, Place(path))
+        rows = [checked(GradedAnswer, parsed(line, place), place) for place, line in lines]
+    return rows or Place(path).fail(
+        "the file is empty",
+        "write one object per line, with title, question, gold, prediction (texts) and correct (true or false)",
     )
 
 
@@ -80,12 +58,12 @@ def agreement(rows: Sequence[GradedAnswer], verdicts: Sequence[bool]) -> Agreeme
     """How well ``verdicts[i]`` agrees with the judge's on ``rows[i]``; raises ValueError without rows."""
     if not rows or len(rows) != len(verdicts):
         raise ValueError(f"{len(rows)} graded answers against {len(verdicts)} verdicts; give one verdict for each")
-    same: dict[str, list[bool]] = {}
+    same: dict[str, list[bool]] = defaultdict(list)
     for row, verdict in zip(rows, verdicts, strict=True):
-        same.setdefault(row.title, []).append(row.correct == verdict)
+        same[row.title].append(row.correct == verdict)
     rate = ratio_seeds([[sum(title) for title in same.values()]], [[len(title) for title in same.values()]])
     assert rate is not None  # every title has a row
-    judge, grader = (sum(said) / len(rows) for said in ([row.correct for row in rows], verdicts))
+    judge, grader = sum(row.correct for row in rows) / len(rows), sum(verdicts) / len(rows)
     chance = judge * grader + (1 - judge) * (1 - grader)
     agreed = sum(map(sum, same.values())) / len(rows)
     # Where both always say the same word there is nothing beyond chance to measure; by convention 1 if they agree.
@@ -96,8 +74,3 @@ def agreement(rows: Sequence[GradedAnswer], verdicts: Sequence[bool]) -> Agreeme
 def title_hash(title: str) -> str:
     """64 bits of SHA-256 of a title, by which the shipped grader knows what it was calibrated on."""
     return hashlib.sha256(title.encode()).hexdigest()[:16]
-
-
-def title_share(title: str, salt: str = "") -> float:
-    """A number in [0, 1) that a title always gets, spread evenly over titles: for splits that need no list."""
-    return int(hashlib.sha256((salt + title).encode()).hexdigest()[:8], 16) / 2**32

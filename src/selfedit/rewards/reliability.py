@@ -1,13 +1,13 @@
 """How much of a reward is signal: the reliability of an edit's mean over seeds, between the edits of one task.
 
-The same edit, trained with another seed, gets another reward. Of the variance that is seen between the means of a task's
-edits, a part is only that noise; reliability is the share that is left (ICC(1, n) of Shrout and Fleiss 1979)::
+The same edit, trained with another seed, gets another reward. A part of the observed variance between the means of a task's
+edits is only that noise; reliability is the share that remains (ICC(1, n) of Shrout and Fleiss 1979)::
 
     (observed variance of the means - variance within an edit / seeds) / observed variance
 
 Observed variance is pooled over tasks, variance within over edits: sums of squares over degrees of freedom. Where edits have
 unequal numbers of seeds, 1 / seeds is averaged over a task's edits, and over tasks with the weight that each has in the
-observed variance; so the noise that is taken off is, on average, the noise that is in it.
+observed variance; so the noise that is subtracted is, on average, the noise that the observed variance contains.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _MOST_UNMEASURABLE = 0.05  # of the bootstrap's draws
 class Reliability:
     """What could be measured; None for the rest, never NaN.
 
-    ``var_within`` is a single seed's variance, ``var_observed`` that between the edits' means as they are and ``var_between``
-    what is left of it without noise (at or below 0: no difference shows). ``seeds_for_80`` is the number of seeds an edit
+    ``var_within`` is a single seed's variance, ``var_observed`` the variance between the edits' means and ``var_between``
+    what remains of it without noise (at or below 0: no difference shows). ``seeds_for_80`` is the number of seeds an edit
     with which reliability reaches .8. ``low`` and ``high`` are 95 % bootstrap intervals over tasks; a ``seeds_high`` of None
-    says that no number is surely enough. ``n_edits`` and ``n_tasks`` count those that can be compared: usable edits of tasks
+    means that no number is surely enough. ``n_edits`` and ``n_tasks`` count those that can be compared: usable edits of tasks
     with at least two.
     """
 
@@ -85,9 +85,10 @@ def measure(tasks: Sequence[TaskValues], seed: int = 0) -> Reliability:
 
     ``seed`` draws the bootstrap.
     """
-    usable = [_usable(task) for task in tasks]
+    finite = [[[v for v in edit if v is not None and math.isfinite(v)] for edit in task] for task in tasks]
+    usable = [[edit for edit in task if edit] for task in finite]
     parts = np.array([_parts(task) for task in usable], dtype=float).reshape(-1, 5)
-    observed, within, between = (_number(x) for x in _components(parts.sum(axis=0)))
+    observed, within, between = (float(x) if np.isfinite(x) else None for x in _components(parts.sum(axis=0)))
     compared = [task for task in usable if len(task) > 1]
     share = between / observed if between is not None and observed else None
     low, high, fewest, most = _intervals(parts, seed) if share is not None else (None,) * 4
@@ -104,12 +105,6 @@ def measure(tasks: Sequence[TaskValues], seed: int = 0) -> Reliability:
         n_edits=sum(map(len, compared)),
         n_tasks=len(compared),
     )
-
-
-def _usable(task: TaskValues) -> list[list[float]]:
-    """The edits that have a value, with those that they have."""
-    edits = [[value for value in edit if value is not None and math.isfinite(value)] for edit in task]
-    return [values for values in edits if values]
 
 
 def _parts(edits: Sequence[Sequence[float]]) -> tuple[float, ...]:
@@ -133,10 +128,6 @@ def _components(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     with np.errstate(divide="ignore", invalid="ignore"):
         observed, within = squares / free, squares_within / free_within
         return observed, within, observed - within * over_seeds / free
-
-
-def _number(value: NDArray[np.float64]) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _needed(within: float, between: float) -> float:

@@ -1,20 +1,24 @@
-"""How many seeds an edit is tried with: as many as asked, a second one for a pilot, or more where the choice is close.
+"""How many seeds an edit is tried with: as many as the settings say, a second one for a pilot, or more where the choice is close.
 
-One seed for each edit says nothing about noise, so a few edits get a second one (the pilot), in every round. With
-``inner.seeds = "auto"`` the noise seen there says which edits can't be told from those on the other side of the selection's
-boundary, and these get more: the rule of a race (`race.close`).
+One seed per edit shows nothing about noise, so in every round a few edits get a second one (the pilot). With
+``inner.seeds = "auto"`` the noise of the pilot shows which edits cannot be distinguished from those on the other side of the
+selection's boundary, and these get more seeds (`close`).
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from statistics import fmean
+from typing import TypeVar
 
 from ..config import Settings
 from ..types import Edit, Outcome
-from .race import close, seed_noise
 from .reliability import values_by_edit
 
+Key = TypeVar("Key", bound=Hashable)  # of a candidate
 MOST = 3  # seeds an edit gets with "auto"
 
 
@@ -40,7 +44,7 @@ def most_trials(settings: Settings, n_edits: int) -> int:
 def pilot_edits(edits: Sequence[Edit], outcomes: Sequence[Outcome], settings: Settings) -> list[Edit]:
     """The first usable edits of a round, to be tried with a second seed: every task's first one, then every task's second.
 
-    Going from task to task shows the noise on several of them. Nobody where all edits have several seeds anyway.
+    Going from task to task shows the noise on several of them. No edits where all have several seeds anyway.
     """
     if first_seeds(settings) > 1:
         return []
@@ -56,12 +60,48 @@ def close_edits(
     A seed's noise is measured on the ``pilot`` alone: the others' second seeds went to edits that were chosen by the first.
     """
     by_edit = values_by_edit(outcomes, settings.algorithm.rank_by[0])
-    values = {i: by_edit[edit.id] for i, edit in enumerate(edits) if edit.id in by_edit}
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i in values:
-        groups[edits[i].task_id].append(i)
+    by_id = {edit.id: edit for edit in edits if edit.id in by_edit}
+    groups: dict[str, list[str]] = defaultdict(list)
+    for edit in by_id.values():
+        groups[edit.task_id].append(edit.id)
     noise = seed_noise([by_edit[edit.id] for edit in pilot])
-    margin, keep = settings.reward.margin, settings.algorithm.keep
+    # The edits of a context that the algorithm learns from as its best; 2 where it does not choose.
+    keep = int(getattr(settings.algorithm.table(settings.algorithm.name), "keep", 2))
     tried = Counter(outcome.edit_id for outcome in outcomes)
-    found = [edits[i] for group in groups.values() for i in close(group, values, noise, margin, keep)]
-    return [edit for edit in found if tried[edit.id] == n_seeds]
+    found = [i for group in groups.values() for i in close(group, by_edit, noise, settings.reward.margin, keep)]
+    return [by_id[i] for i in found if tried[i] == n_seeds]
+
+
+def top(group: Sequence[Key], values: Mapping[Key, float], n: int) -> list[Key]:
+    """The n best of a group, in the group's order; of equals the first."""
+    best = sorted(group, key=lambda c: -values[c])[:n]
+    return [c for c in group if c in best]
+
+
+def close(
+    group: Sequence[Key], values: Mapping[Key, Sequence[float]], noise: float, margin: float, keep: int = 1
+) -> list[Key]:
+    """The members of a group that may or may not belong to its ``keep`` best, in the group's order; empty where that is clear.
+
+    One of the best and one of the others are close while their means (of ``values``, one per seed) differ by at most ``margin``
+    standard errors; ``noise`` is a single seed's standard deviation.
+    """
+    means = {c: fmean(values[c]) for c in group}
+    kept = top(group, means, keep)
+    others = [c for c in group if c not in kept and math.isfinite(means[c])]
+
+    def unsure(better: Key, worse: Key) -> bool:
+        error = noise * math.sqrt(1 / len(values[better]) + 1 / len(values[worse]))
+        return means[better] - means[worse] <= margin * error
+
+    in_question = {c for pair in itertools.product(kept, others) if unsure(*pair) for c in pair}
+    return [c for c in group if c in in_question]
+
+
+def seed_noise(pairs: Sequence[Sequence[float]]) -> float:
+    """The standard deviation of one value around its candidate's mean, pooled; infinite where there is nothing to pool."""
+    finite = [v for v in pairs if len(v) > 1 and all(map(math.isfinite, v))]
+    if not finite:
+        return math.inf
+    spread = sum(sum((x - fmean(v)) ** 2 for x in v) for v in finite)
+    return math.sqrt(spread / sum(len(v) - 1 for v in finite))

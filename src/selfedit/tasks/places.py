@@ -1,19 +1,32 @@
-"""JSON values with their place (file, line, field), so that every complaint says where."""
+"""Input files: strict JSON, checked against pydantic models; every complaint names the place (file, line, field)."""
 
 from __future__ import annotations
 
-import json
-import math
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Annotated, Any, NoReturn, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError, from_json
 
 from ..errors import TaskFileError
 
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*+"|(NaN|-?Infinity)', re.DOTALL)
-_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+MAX_BYTES = 256 * 2**20  # of a JSON document or a line: it is parsed at once, at several times its size in memory
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # not JSON, but editors on Windows write one
+_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+# What is wrong and what to do, by the type of a pydantic error.
+_PROBLEMS = {
+    "missing": "the field is missing; add it",
+    "string_type": "expected text, found {found}; give a text, and put it in quotes",
+    "bool_type": "expected true or false, found {found}; write one of them, or leave the item out",
+    "int_type": "expected a whole number, found {found}; number from 0",
+    "list_type": "expected a list, found {found}; put it in [ ]",
+    "model_type": 'expected an object, found {found}; write {{"field": ...}} here',
+    "too_short": "the list is empty; give at least one item, or leave out what it belongs to",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,106 +45,96 @@ class Place:
         line = "" if self.line is None else f", line {self.line}"
         return f"{self.path}{line}" + (f", {self.field}" if self.field else "")
 
-    def of(self, name: str) -> Place:
-        """The place of a field of the object here."""
-        return Place(self.path, self.line, f"{self.field}.{name}" if self.field else name)
-
-    def item(self, index: int) -> Place:
-        """The place of an item of the list here."""
-        return Place(self.path, self.line, f"{self.field}[{index}]")
+    def of(self, *names: str | int) -> Place:
+        """The place of a field (by its name) or an item (by its number) of the value here."""
+        parts = [f"[{name}]" if isinstance(name, int) else f".{name}" for name in names]
+        return Place(self.path, self.line, (self.field + "".join(parts)).removeprefix("."))
 
     def fail(self, problem: str, advice: str) -> NoReturn:
         """Raise a TaskFileError that says where, what, and what to do."""
         raise TaskFileError(f"{self}: {problem}; {advice}")
 
 
-def optional_text(record: dict[str, Any], name: str, at: Place) -> str:
-    """A text that may be absent (or null), then ""."""
-    return "" if record.get(name) is None else text_at(record[name], at.of(name), may_be_empty=True)
+class Form(BaseModel):
+    """Base of what is read from JSON: exact types; unknown fields are ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
 
 
-def required_text(record: dict[str, Any], name: str, at: Place) -> str:
-    """A text that must be there and not be blank."""
-    if name not in record:
-        at.of(name).fail("the field is missing", f"add {name!r} with a text")
-    return text_at(record[name], at.of(name))
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "the text is empty; fill it in, or leave out what it belongs to")
+    return text
 
 
-def text_at(value: Any, at: Place, may_be_empty: bool = False) -> str:
-    """``value`` if it is a text that UTF-8 can hold, not blank unless it may be."""
-    if not isinstance(value, str):
-        advice = "put it in quotes" if isinstance(value, int | float) else "give a text"
-        at.fail(f"expected text, found {named(value)}", advice)
-    if not may_be_empty and not value.strip():
-        at.fail("the text is empty", "fill it in, or leave the task or question out")
-    if _SURROGATE.search(value):
-        at.fail("the text holds half a surrogate pair (\\ud800 to \\udfff), which no UTF-8 can", "remove it")
-    return value
+Text = Annotated[str, AfterValidator(_not_blank)]
+AnyForm = TypeVar("AnyForm", bound=Form)
 
 
-def object_at(value: Any, at: Place) -> dict[str, Any]:
-    """``value`` if it is a JSON object."""
-    if not isinstance(value, dict):
-        at.fail(f"expected an object, found {named(value)}", 'write {"field": ...} here')
-    return value
+def checked(form: type[AnyForm], value: Any, at: Place) -> AnyForm:
+    """``value`` as the form has it.
 
-
-def required_list(record: dict[str, Any], name: str, at: Place, least: int = 0) -> list[Any]:
-    """A list that must be there, of at least ``least`` items."""
-    here = at.of(name)
-    if name not in record:
-        here.fail("the field is missing", f"add {name!r} with a list")
-    value = record[name]
-    if not isinstance(value, list):
-        here.fail(f"expected a list, found {named(value)}", "put it in [ ]")
-    if len(value) < least:
-        here.fail("the list is empty", "give at least one item, or leave out what it belongs to")
-    return value
-
-
-def named(value: Any) -> str:
-    """What kind of JSON value it is, in plain words."""
-    if isinstance(value, float) and math.isnan(value):
-        return "NaN"
-    return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
-
-
-def decoded(raw: bytes, at: Place) -> str:
-    """``raw`` as UTF-8 text; a complaint names the line (that of ``at``, else counted) and the byte in it."""
+    Raises:
+        TaskFileError: a field is missing or of the wrong type; names the first such field.
+    """
     try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = at.line or raw.count(b"\n", 0, error.start) + 1
-        byte = error.start - raw.rfind(b"\n", 0, error.start)
-        replace(at, line=line).fail(f"byte {byte} of the line is not UTF-8", "save the file as UTF-8")
+        return form.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        said = first["msg"]  # ours say themselves what to do
+        if first["type"] in _PROBLEMS:
+            said = _PROBLEMS[first["type"]].format(found=_KINDS.get(type(first["input"]), "a number"))
+        raise TaskFileError(f"{at.of(*first['loc'])}: {said}") from None
 
 
-def parsed(text: str, at: Place) -> Any:
-    """The JSON value of ``text``, strictly: NaN and Infinity are refused. Complaints name line and column."""
-
-    def refuse(constant: str) -> NoReturn:
-        spots = (match.start() for match in _STRING_OR_CONSTANT.finditer(text) if match[1])
-        line, column = _line_and_column(text, next(spots, 0))
-        spot = at if at.line else replace(at, line=line)
-        spot.fail(f"{constant} at column {column} is not JSON", "replace it by a value, or drop the field")
-
+def opened(path: Path) -> IO[bytes]:
+    """The file, to be read; raises TaskFileError where that can't be."""
     try:
-        return json.loads(text, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        spot = at if at.line else replace(at, line=error.lineno)
-        rest = text[error.pos :].rstrip()  # nothing, or the first letters of a word
-        ended = any(word.startswith(rest) for word in ("true", "false", "null")) or error.msg.startswith("Unterminated")
-        problem = f"the JSON breaks at column {error.colno} ({error.msg})"
-        if ended:
-            spot.fail(f"{problem}: the file or line ends too early", "it looks truncated; fetch or write it again")
-        spot.fail(problem, "mend it there; JSONL holds one whole object a line")
-    except RecursionError:
-        at.fail("the JSON is nested too deeply", "a task needs five levels at most")
+        return path.open("rb")
+    except (OSError, ValueError) as error:
+        raise TaskFileError(f"{str(path)!r} can't be opened ({error}); check the path and its permissions") from error
+
+
+def read_rest(stream: IO[bytes], at: Place) -> bytes:
+    """What has not been read of a file yet; raises TaskFileError where the file is too large to be parsed at once."""
+    if os.fstat(stream.fileno()).st_size > MAX_BYTES:
+        at.fail(
+            f"the file is larger than the {MAX_BYTES / 2**20:g} MiB that are parsed at once",
+            "divide it, or convert it to JSONL (tasks), which is read line by line",
+        )
+    return stream.read()
+
+
+def json_lines(stream: IO[bytes], at: Place) -> Iterator[tuple[Place, bytes]]:
+    """The lines that are not blank, each with its place; only one of them is in memory."""
+    number = offset = 0
+    while line := stream.readline(MAX_BYTES + 1):
+        number += 1
+        here = replace(at, line=number, offset=offset)
+        if len(line) > MAX_BYTES:
+            here.fail(f"the line is longer than {MAX_BYTES / 2**20:g} MiB", "convert it to JSONL, one task per line")
+        if line.strip(_BYTE_ORDER_MARK + b" \t\r\n"):
+            yield here, line
+        offset += len(line)
+
+
+def parsed(raw: bytes, at: Place) -> Any:
+    """The JSON value of ``raw``, strictly: UTF-8, without NaN and Infinity. Complaints name line and column."""
+    try:
+        return from_json(raw.removeprefix(_BYTE_ORDER_MARK), allow_inf_nan=False)
     except ValueError as error:
-        if isinstance(error, TaskFileError):
-            raise
-        at.fail(f"the JSON can't be read ({error})", "mend the number")
+        ((problem, line, column),) = re.findall(r"(.*) at line (\d+) column (\d+)", str(error))
+        place = at if at.line else replace(at, line=int(line))
+        place.fail(f"the JSON breaks at column {column} ({problem})", _advice(raw, problem))
 
 
-def _line_and_column(text: str, position: int) -> tuple[int, int]:
-    return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+def _advice(raw: bytes, problem: str) -> str:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return "it is not UTF-8: save the file as UTF-8"
+    if problem.startswith("EOF"):
+        return "it looks truncated: fetch or write it again"
+    if problem.endswith("hex escape"):
+        return "remove half a surrogate pair (\\ud800 to \\udfff), which UTF-8 can't encode"
+    return "correct it there (JSON has no NaN or Infinity; JSONL has one whole object per line)"

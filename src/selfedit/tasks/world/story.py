@@ -6,11 +6,14 @@ import random
 from dataclasses import dataclass
 
 from ...types import Probe
-from .lexicon import CATEGORIES, IDENTIFYING, Split, draw_name, pronouns
+from .lexicon import IDENTIFYING, Split, categories, draw_name, pronouns
 from .relations import Relation, relations_of
 
 FAMILIES: dict[str, int] = {"e1": 1, "e2": 2, "e3": 3}
 PROBE_KINDS: tuple[str, ...] = ("direct", "reworded", "reversed", "derived")
+
+CLOSED_BOOK_SEED = 7
+CLOSED_BOOK_STORIES = 150
 
 # Relations shared by a family's entities; the first has a value that gets a fact of its own (the chain).
 _SHARED: dict[str, tuple[int, ...]] = {"e1": (3, 4), "e2": (2, 3), "e3": (2,)}
@@ -49,7 +52,7 @@ def draw_value(rng: random.Random, relation: Relation, split: Split, taken: set[
         if relation.identifying:
             value = draw_name(rng, relation.value, split)
         else:
-            value = rng.choice(CATEGORIES[relation.value])
+            value = rng.choice(categories()[relation.value])
         if value not in taken:
             taken.add(value)
             return value
@@ -90,6 +93,12 @@ def draw_story(
             if chain and relation is chained:
                 facts.append(Fact(fact.value, side, draw_value(rng, side, split, taken)))
     return Story(family, tuple(mains), tuple(facts))
+
+
+def closed_book_stories(n: int = CLOSED_BOOK_STORIES) -> list[Story]:
+    """The stories the base knows by heart; their names belong to the pretraining split."""
+    rng = random.Random(CLOSED_BOOK_SEED)
+    return [draw_story(rng, "pretrain", "e1") for _ in range(n)]
 
 
 def capitalised(text: str) -> str:

@@ -1,0 +1,1 @@
+"""What several algorithms share: training on losses per token, experience, policy gradients."""

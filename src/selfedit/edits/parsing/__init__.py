@@ -1,0 +1,1 @@
+"""How a model's text is read: lines, question-answer pairs, logged rounds."""

@@ -1,0 +1,323 @@
+"""One LoRA as tensors, on disk as PEFT writes it, and K of them stacked into one matrix.
+
+A LoRA adds ``scale * B A`` to a frozen weight, ``scale = alpha / rank`` (arXiv 2106.09685). Shape letters: ``_K``
+members, ``_R`` rank, ``D_in`` and ``D_out`` a module's input and output widths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ...errors import ModelError
+from .model_card import CARD_FILE, model_card
+
+WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+_PREFIX = "base_model.model."
+# PEFT features that change what an adapter computes; this engine has none of them, so it refuses rather than guesses.
+_UNSUPPORTED = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
+
+
+def widths(module: nn.Module) -> tuple[int, int]:
+    """``(D_in, D_out)`` of a linear module; a transformers ``Conv1D`` (GPT-2) keeps its weight transposed."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features  # a quantised weight has another shape
+    d_in, d_out = module.weight.shape  # type: ignore[union-attr,misc]
+    return int(d_in), int(d_out)
+
+
+@dataclass(frozen=True)
+class LoraAdapter:
+    """One LoRA on the CPU in fp32, detached from any bank. Treat its tensors as read-only: the hash is computed once.
+
+    ``tensors`` maps a module's path in the base to A (R, D_in) and B (D_out, R). ``target_modules`` are the names that
+    select exactly these modules (what PEFT and vLLM read); ``fan_in_fan_out`` says the base keeps weights transposed.
+    """
+
+    tensors: dict[str, tuple[Tensor, Tensor]]
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...] = ()
+    fan_in_fan_out: bool = False
+    base: str = ""
+
+    @property
+    def scale(self) -> float:
+        """What ``B A`` is multiplied with."""
+        return self.alpha / self.rank
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the tensors, their names, rank and alpha."""
+        digest = hashlib.sha256(f"{self.rank} {float(self.alpha)!r}\n".encode())
+        for path in sorted(self.tensors):
+            for name, tensor in zip("AB", self.tensors[path], strict=True):
+                digest.update(f"{path} {name} {tuple(tensor.shape)}\n".encode())
+                digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, directory: Path) -> None:
+        """Write a PEFT adapter directory (made if missing) that ``PeftModel.from_pretrained`` and vLLM load, and its card."""
+        directory.mkdir(parents=True, exist_ok=True)
+        state = {}
+        for path, (a, b) in self.tensors.items():
+            state[f"{_PREFIX}{path}.lora_A.weight"] = a.contiguous()
+            state[f"{_PREFIX}{path}.lora_B.weight"] = b.contiguous()
+        save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+        targets = list(self.target_modules or self.tensors)
+        config = {
+            "base_model_name_or_path": self.base,
+            "bias": "none",
+            "fan_in_fan_out": self.fan_in_fan_out,
+            "inference_mode": True,
+            "lora_alpha": int(self.alpha) if float(self.alpha).is_integer() else self.alpha,
+            "lora_dropout": 0.0,
+            "peft_type": "LORA",
+            "r": self.rank,
+            "target_modules": targets,
+            "task_type": "CAUSAL_LM",
+        }
+        (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        card = model_card(base=self.base, rank=self.rank, alpha=self.alpha, targets=targets, sha256=self.sha256)
+        (directory / CARD_FILE).write_text(card, encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path) -> LoraAdapter:
+        """Read a PEFT adapter directory.
+
+        Raises:
+            ModelError: a file is missing or damaged, the weights are pickled, or the adapter is no plain LoRA.
+        """
+        config = _read_config(directory)
+        try:
+            state = load_file(directory / WEIGHTS_FILE)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"{directory}: can't read {WEIGHTS_FILE} ({error}); pickled adapters (adapter_model.bin) are never "
+                "loaded: save the adapter again with PEFT's safe_serialization=True"
+            ) from error
+        tensors: dict[str, tuple[Tensor, Tensor]] = {}
+        for key in [key for key in state if key.endswith(".lora_A.weight")]:
+            path = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
+            twin = key.replace(".lora_A.", ".lora_B.")
+            if twin not in state:
+                raise ModelError(f"{directory}: {key} has no {twin}; the adapter is incomplete, save it again")
+            tensors[path] = (state.pop(key).float(), state.pop(twin).float())
+        if state or not tensors:
+            raise ModelError(
+                f"{directory}: not a plain LoRA (tensors left over: {sorted(state)[:3]}); retrain it as one"
+            )
+        rank = int(config["r"])
+        if any(a.shape[0] != rank or b.shape[1] != rank for a, b in tensors.values()):
+            raise ModelError(
+                f"{directory}: its tensors don't have the rank {rank} of {CONFIG_FILE}; save the adapter again"
+            )
+        names = config.get("target_modules") or ()
+        return cls(
+            tensors=tensors,
+            rank=rank,
+            alpha=float(config["lora_alpha"]),
+            target_modules=(names,) if isinstance(names, str) else tuple(sorted(names)),
+            fan_in_fan_out=bool(config.get("fan_in_fan_out")),
+            base=str(config.get("base_model_name_or_path") or ""),
+        )
+
+    def norm_ratio(self, model: nn.Module) -> float:
+        """The largest ``||scale B A||_F / ||W||_F`` over the modules: how far the adapter moves the base."""
+        largest = 0.0
+        for path, (a, b) in self.tensors.items():
+            a64, b64 = a.double(), b.double()
+            # ||BA||_F^2 = <B^T B, A A^T>: R x R products instead of D_out x D_in.
+            squared = float(((b64.T @ b64) * (a64 @ a64.T)).sum())
+            weight = float(torch.linalg.vector_norm(model.get_submodule(path).weight.detach().double()))  # type: ignore[union-attr,operator]
+            largest = max(largest, self.scale * math.sqrt(max(squared, 0.0)) / max(weight, 1e-30))
+        return largest
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    """``adapter_config.json``, refused where it asks for more than a plain LoRA."""
+    try:
+        config: dict[str, Any] = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{directory}: can't read {CONFIG_FILE} ({error}); name a PEFT adapter directory") from error
+    used = [name for name in _UNSUPPORTED if config.get(name)]
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or used:
+        raise ModelError(
+            f"{directory}: only a plain LoRA without {', '.join(used) or 'bias'} can be used; retrain it as one"
+        )
+    if (
+        not isinstance(config.get("r"), int)
+        or config["r"] < 1
+        or not isinstance(config.get("lora_alpha"), (int, float))
+    ):
+        raise ModelError(f"{directory}: {CONFIG_FILE} has no usable r and lora_alpha; save the adapter again")
+    return config
+
+
+@dataclass(frozen=True)
+class Target:
+    """One adapted module of the base."""
+
+    path: str
+    d_in: int
+    d_out: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each target's A and B lie in one row of a bank's matrix: A (R x D_in), then B (D_out x R), by target.
+
+    A member in one row is what makes its gradient norm a row norm and its optimiser one call.
+    """
+
+    targets: tuple[Target, ...]
+    rank: int
+    names: tuple[str, ...] = ()
+    fan_in_fan_out: bool = False
+    base: str = ""
+
+    @cached_property
+    def width(self) -> int:
+        """Numbers in one row."""
+        return sum(self.rank * (t.d_in + t.d_out) for t in self.targets)
+
+    @property
+    def parts(self) -> dict[str, slice]:
+        """Each target's part of a row, by its path."""
+        ends = accumulate((self.rank * (t.d_in + t.d_out) for t in self.targets), initial=0)
+        return {t.path: slice(*bounds) for t, bounds in zip(self.targets, pairwise(ends), strict=True)}
+
+    def with_rank(self, rank: int) -> Layout:
+        """The same targets at another rank."""
+        return Layout(self.targets, rank, self.names, self.fan_in_fan_out, self.base)
+
+    def views(self, flat: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """``flat`` (K, width) -> for each target's path views A (K, R, D_in) and B (K, D_out, R)."""
+        out, at = {}, 0
+        for target in self.targets:
+            mid = at + self.rank * target.d_in
+            end = mid + self.rank * target.d_out
+            a = flat[:, at:mid].view(-1, self.rank, target.d_in)
+            out[target.path] = (a, flat[:, mid:end].view(-1, target.d_out, self.rank))
+            at = end
+        return out
+
+    def row(self, adapter: LoraAdapter) -> Tensor:
+        """The adapter as one row (width); a lower rank leaves zero rows in A and zero columns in B.
+
+        Raises:
+            ModelError: it adapts other modules than this layout, or they have other widths.
+        """
+        flat = torch.zeros(1, self.width)
+        views = self.views(flat)
+        strange = sorted(set(adapter.tensors) - set(views))
+        if strange:
+            raise ModelError(
+                f"the adapter changes {strange[0]}, which is no target here; load the engine with its targets"
+            )
+        for path, (a, b) in adapter.tensors.items():
+            to_a, to_b = views[path]
+            if a.shape[1] != to_a.shape[2] or b.shape[0] != to_b.shape[1] or adapter.rank > self.rank:
+                raise ModelError(
+                    f"the adapter's {path} has other widths than the base's; use the base it was trained on"
+                )
+            to_a[0, : adapter.rank] = a
+            to_b[0, :, : adapter.rank] = b
+        return flat[0]
+
+    def adapter(self, row: Tensor, rank: int, alpha: float) -> LoraAdapter:
+        """One row (width) as an adapter of ``rank``; copies."""
+        tensors = {
+            path: (a[0, :rank].detach().cpu().clone(), b[0, :, :rank].detach().cpu().clone())
+            for path, (a, b) in self.views(row[None]).items()
+        }
+        return LoraAdapter(tensors, rank, alpha, self.names, self.fan_in_fan_out, self.base)
+
+
+def initial_adapter(layout: Layout, rank: int, alpha: float, seed: int) -> LoraAdapter:
+    """PEFT's start: A uniform in +-1/sqrt(D_in) (kaiming with a = sqrt 5), B zero.
+
+    A fresh CPU generator, read in the order of the targets: the same numbers on every device, whatever the neighbours.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for target in layout.targets:
+        bound = 1 / math.sqrt(target.d_in)
+        a = torch.empty(rank, target.d_in).uniform_(-bound, bound, generator=generator)
+        tensors[target.path] = (a, torch.zeros(target.d_out, rank))
+    return LoraAdapter(tensors, rank, alpha, layout.names, layout.fan_in_fan_out, layout.base)
+
+
+@dataclass
+class Bank:
+    """K adapters on one base: ``flat`` (K, layout.width) in fp32, one member a row, on the engine's device.
+
+    ``failed`` says why a member was stopped; its row is zero, so it computes what the base does. ``losses[k]`` has the
+    loss of each step, ``trained_tokens[k]`` the tokens that went through the model, padding not counted; ``shift[k]`` is
+    what `delivery.shifts` saw (nan: the member was not trained here; none where nothing was).
+    """
+
+    layout: Layout
+    flat: Tensor
+    ranks: list[int]
+    alphas: list[float]
+    failed: dict[int, str] = field(default_factory=dict)
+    trained_tokens: list[int] = field(default_factory=list)
+    losses: list[list[float]] = field(default_factory=list)
+    shift: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+    @property
+    def scale(self) -> Tensor:
+        """``alpha / rank`` of each member (K)."""
+        return torch.tensor([a / r for a, r in zip(self.alphas, self.ranks, strict=True)], device=self.flat.device)
+
+    def parameters(self) -> list[Tensor]:
+        """``flat``, from now on a leaf that requires gradients: what an optimiser is given."""
+        return [self.flat.requires_grad_()]
+
+    def adapter(self, member: int) -> LoraAdapter:
+        """A copy of one member, at its own rank."""
+        return self.layout.adapter(self.flat[member], self.ranks[member], self.alphas[member])
+
+    def with_ready(self, ready: Mapping[int, LoraAdapter], layout: Layout) -> Bank:
+        """The bank, laid out anew, with ready adapters among its members, each at its number; they were not trained here.
+
+        Raises:
+            ModelError: an adapter doesn't fit the base.
+        """
+        others = iter(range(len(self)))
+        order = [None if k in ready else next(others) for k in range(len(self) + len(ready))]
+        adapters = [ready[k] if own is None else self.adapter(own) for k, own in enumerate(order)]
+        bank = Bank.stack(layout, adapters, self.flat.device)
+        bank.failed = {k: self.failed[own] for k, own in enumerate(order) if own in self.failed}
+        bank.trained_tokens = [0 if own is None else self.trained_tokens[own] for own in order]
+        bank.losses = [[] if own is None else self.losses[own] for own in order]
+        bank.shift = [math.nan if own is None else self.shift[own] for own in order]
+        return bank
+
+    @classmethod
+    def stack(cls, layout: Layout, adapters: Sequence[LoraAdapter], device: torch.device) -> Bank:
+        """Adapters of any rank as one bank.
+
+        Raises:
+            ModelError: an adapter doesn't fit the base.
+        """
+        wide = layout.with_rank(max(adapter.rank for adapter in adapters))
+        flat = torch.stack([wide.row(adapter) for adapter in adapters]).to(device)
+        zeros: list[list[float]] = [[] for _ in adapters]
+        return cls(wide, flat, [a.rank for a in adapters], [a.alpha for a in adapters], {}, [0] * len(adapters), zeros)

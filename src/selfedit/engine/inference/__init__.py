@@ -1,0 +1,1 @@
+"""Reading a model under adapters: answers, samples, constrained choices, and scores of given tokens."""

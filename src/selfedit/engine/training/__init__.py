@@ -1,0 +1,1 @@
+"""Training adapters: many inner loops at once, and losses of any kind on log-probabilities."""

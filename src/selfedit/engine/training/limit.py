@@ -1,0 +1,57 @@
+"""How many members train at once; fewer, for good, where memory runs out."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import torch
+
+from ...errors import OutOfMemoryError, SettingsError
+
+OnLower = Callable[[int, str], None]
+
+
+class MemberLimit:
+    """The most ``members`` of a cohort, and how many cohorts may train at the same time on threads of their own."""
+
+    def __init__(self, members: int) -> None:
+        self.members = self._planned = members
+        self._alone = False
+        self._on_lower: OnLower | None = None
+
+    def set(self, members: int, on_lower: OnLower | None) -> None:
+        """From now on at most so many per cohort; ``on_lower(members, reason)`` is called when it becomes fewer.
+
+        Raises:
+            SettingsError: ``members`` is less than 1.
+        """
+        if members < 1:
+            raise SettingsError(f"members_at_once is {members}; it must be at least 1")
+        self.members, self._alone, self._on_lower = members, False, on_lower
+
+    def workers(self, updates: int) -> int:
+        """Cohorts at the same time: as many as before a halving, or more of them would take what fewer members freed."""
+        return 1 if self._alone else max(1, -(-updates // self._planned))
+
+    def lower(self, members: int, beside: int, reason: str) -> None:
+        """Memory ran out with so many members in the largest of ``beside`` cohorts: half as many from now on, and of single
+        members one after another. The memory of what was begun is given back.
+
+        Raises:
+            OutOfMemoryError: it was one member alone.
+        """
+        if members > 1:
+            self.members = min(self.members, members // 2)
+        elif beside > 1:
+            self.members, self._alone = 1, True
+        else:
+            raise OutOfMemoryError(
+                f"one member alone needs more memory than there is ({reason}); train on smaller batches or shorter sequences "
+                "(inner.batch_size, algorithm.batch_size, edits.max_new_tokens), at a lower rank, or with model.dtype = 'bf16'"
+            )
+        gc.collect()  # the workers' errors and frames hold each other, and the tensors of their cohorts
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self._on_lower is not None:
+            self._on_lower(self.members, reason)

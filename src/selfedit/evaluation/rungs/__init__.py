@@ -1,0 +1,1 @@
+"""Ways of preparing a model that the ladder compares, one per file."""

@@ -1,0 +1,1 @@
+"""What writes self-edits, one policy per file."""

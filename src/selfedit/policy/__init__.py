@@ -1,1 +1,0 @@
-"""What writes self-edits."""

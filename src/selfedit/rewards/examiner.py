@@ -1,0 +1,195 @@
+"""Asks a model the probes of tasks, grades its answers, and turns them into rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..config import RewardSettings, Settings
+from ..engine.base import AdapterBank, Engine, check_chat, encode_asked
+from ..errors import GraderError, TaskFileError
+from ..templates import Templates, answer_prompt, gold_text
+from ..types import Adapter, Answer, Outcome, Probe, Scored, Task
+from .metrics.base import Case, Verdict, make_metric
+from .reward import Reward
+from .terms.base import Answered
+
+# Where none of so many tasks can be graded, or of so many edits (of several tasks, or of one that can be graded without an edit),
+# something is broken.
+_MANY_TASKS, _MANY_EDITS = 4, 8
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a task's answers are worth: the reward, the gold answers' mean log-likelihood, and the share that is right.
+
+    Where an answer could not be graded, or there is no reward, reward and accuracy are None and ``problem`` says why.
+    """
+
+    reward: float | None
+    logprob: float
+    accuracy: float | None = None
+    problem: str = ""
+
+
+class Examiner:
+    """Asks a model the probes of tasks and turns its answers into rewards, by the run's metric."""
+
+    def __init__(self, engine: Engine, settings: Settings, budget_key: str = "") -> None:
+        """``budget_key``: the run whose judge budget is charged."""
+        self.engine, self.settings = engine, settings
+        self.reward: RewardSettings = settings.reward
+        self.templates: Templates = settings.templates
+        check_chat(engine, self.templates, settings.model.path)
+        self.metric = make_metric(settings.reward.metric, settings.reward, budget_key)
+        self._reward = Reward(engine, settings)
+
+    def answers(
+        self,
+        tasks: Sequence[Task],
+        *,
+        on: Adapter | None,
+        members: AdapterBank | None = None,
+        open_book: bool = False,
+    ) -> list[tuple[Answer, ...]]:
+        """Every task's probes, answered by the model with the adapter ``on``; task k by member k on top of it, if there are any.
+
+        The gold answer comes first, under teacher forcing; other answers are decoded greedily. ``open_book``: with the passage
+        in view.
+        """
+        pairs = [self._pairs(task, open_book) for task in tasks]
+        scored = self.engine.score(pairs, on=on, members=members)
+        # Where the model does not write the gold answer itself, its own is decoded; all of these are graded at once.
+        wrong = [
+            [
+                (probe, prompt)
+                for probe, (prompt, _), gold in zip(task.probes, row, golds, strict=True)
+                if not gold.greedy
+            ]
+            for task, row, golds in zip(tasks, pairs, scored, strict=True)
+        ]
+        prompts = [[prompt for _, prompt in row] for row in wrong]
+        written = self.engine.answer(prompts, on=on, members=members, max_new_tokens=self.reward.max_answer_tokens)
+        cases = [
+            Case(probe.question, probe.golds, text.strip())
+            for row, texts in zip(wrong, written, strict=True)
+            for (probe, _), text in zip(row, texts, strict=True)
+        ]
+        graded = iter(zip(cases, self.metric.grade(cases), strict=True))
+
+        def answer(probe: Probe, gold: Scored) -> Answer:
+            said, verdict = probe.answer, Verdict(True)
+            if not gold.greedy:
+                case, verdict = next(graded)
+                said = case.text
+            right, logprob = bool(verdict.right), _gold_logprob(gold)
+            return Answer(probe.question, probe.answer, said, right, logprob, probe.kind, verdict.problem)
+
+        return [tuple(map(answer, task.probes, golds)) for task, golds in zip(tasks, scored, strict=True)]
+
+    def likelihoods(self, bank: AdapterBank, tasks: Mapping[int, Task], *, on: Adapter | None) -> dict[int, float]:
+        """Mean log-likelihood of the gold answers (nats per token, mean over probes) of ``tasks[k]`` by member k of the bank."""
+        pairs = [self._pairs(tasks[k]) if k in tasks else [] for k in range(len(bank))]
+        scored = self.engine.score(pairs, on=on, members=bank)
+        return {k: sum(map(_gold_logprob, scored[k])) / len(scored[k]) for k in tasks}
+
+    def in_view(self, tasks: Sequence[Task], notes: Sequence[str], *, on: Adapter | None) -> list[float]:
+        """Mean log-likelihood (nats per token) of each task's gold answers under ``on``, with the note in the passage's place."""
+        pairs = [self._pairs(replace(task, context=(note,)), True) for task, note in zip(tasks, notes, strict=True)]
+        return [sum(map(_gold_logprob, row)) / len(row) for row in self.engine.score(pairs, on=on)]
+
+    def _pairs(self, task: Task, open_book: bool = False) -> list[tuple[list[int], list[int]]]:
+        """Each probe's prompt and gold answer, with the end of text behind it."""
+        golds = [[*self.engine.encode(gold_text(p, self.templates)), self.engine.eos_id] for p in task.probes]
+        prompts = [answer_prompt(task, probe, self.templates, open_book) for probe in task.probes]
+        for probe, gold in zip(task.probes, golds, strict=True):
+            if len(gold) >= self.engine.window:
+                raise TaskFileError(
+                    f"the task {task.id!r}: the answer to {probe.question[:80]!r} is {len(gold)} tokens long, which does not fit "
+                    f"into the model's window of {self.engine.window}; shorten it, or leave the question out"
+                )
+        return [(self._fitted(prompt, len(gold)), gold) for prompt, gold in zip(prompts, golds, strict=True)]
+
+    def _fitted(self, prompt: str, gold_tokens: int) -> list[int]:
+        """A prompt's ids; of one too long for the window (a long passage in view) the last part, with the question."""
+        ids = encode_asked(self.engine, self.templates, prompt)
+        room = self.engine.window - max(gold_tokens, self.reward.max_answer_tokens)
+        return ids if len(ids) <= room else ids[-max(room, 1) :]
+
+    def before(self, tasks: Sequence[Task], *, on: Adapter | None) -> list[Worth]:
+        """What each task is worth under ``on``, un-edited.
+
+        Raises:
+            GraderError: not one of several tasks could be graded.
+        """
+        worths = [self.worth(t, row, on) for t, row in zip(tasks, self.answers(tasks, on=on), strict=True)]
+        refuse_all_ungraded(tasks, worths)
+        return worths
+
+    def worth(
+        self,
+        task: Task,
+        answers: Sequence[Answer],
+        on: Adapter | None,
+        bank: AdapterBank | None = None,
+        member: int = 0,
+    ) -> Worth:
+        """What a task's answers are worth: those of member ``member`` of the bank on top of ``on``, or of ``on`` alone."""
+        logprob = sum(a.logprob for a in answers) / len(answers)
+        problem = next((a.problem for a in answers if a.problem), "")
+        if problem:
+            return Worth(None, logprob, problem=problem)
+        reward, problem = self._reward(Answered(task, answers, on, bank, member))
+        if reward is None:
+            return Worth(None, logprob, problem=problem)
+        return Worth(reward, logprob, self.accuracy(task, answers))
+
+    def accuracy(self, task: Task, answers: Sequence[Answer]) -> float:
+        """The share of graded answers that are right (mean F1 where the metric is token_f1), whatever the reward is made of."""
+        share, problem = self._reward.share_right(self.reward.metric, Answered(task, answers, None))
+        assert share is not None, problem  # of the run's own metric every answer was graded
+        return share
+
+    def graded(self, task: Task, answers: Sequence[Answer]) -> float | None:
+        """`accuracy`, or None where an answer could not be graded."""
+        return None if any(answer.problem for answer in answers) else self.accuracy(task, answers)
+
+    def after(self, task: Task, outcome: Outcome, before: Worth) -> Worth:
+        """What a task is worth after its edit: unchanged where the edit is unusable, unknown where it was not graded."""
+        if outcome.status == "ungraded":
+            return Worth(None, before.logprob, problem=outcome.reason)
+        if outcome.reward is None or outcome.logprob is None:
+            return before
+        return Worth(outcome.reward, before.logprob + outcome.logprob, self.accuracy(task, outcome.answers))
+
+    def refuse_broken_reward(self, tasks: Sequence[Task], worths: Mapping[int, Worth], before: Sequence[Worth]) -> None:
+        """Raise GraderError where the user's own reward fails on all of these edits, as something it needs may be down."""
+        if "custom" in self.reward.terms:
+            refuse_all_ungraded(tasks, list(worths.values()), before)
+
+
+def refuse_all_ungraded(tasks: Sequence[Task], worths: Sequence[Worth], before: Sequence[Worth] = ()) -> None:
+    """Raise GraderError where none of several tasks, or of many edits, could be graded: a run on such a reward is worthless.
+
+    Edits of one task that cannot be graded without an edit either (``before``) prove nothing: the fault may be the task's.
+    """
+    n = len({task.id for task in tasks})
+    many = len(worths) >= _MANY_EDITS and (n > 1 or any(worth.reward is not None for worth in before))
+    if (n >= _MANY_TASKS or many) and all(worth.reward is None for worth in worths):
+        what = f"{n} tasks" if n >= _MANY_TASKS else f"{len(worths)} edits of {n} task{'s' if n > 1 else ''}"
+        raise GraderError(
+            f"not one of {what} could be graded ({worths[0].problem}). Finished work is kept: correct this, and run the same "
+            "command again to continue"
+        )
+
+
+def mean_of_graded(values: Sequence[float | None]) -> float | None:
+    """The mean over those that could be graded; None where there are none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _gold_logprob(gold: Scored) -> float:
+    """Mean log p of the gold answer's own tokens, without the stop."""
+    tokens = gold.logprobs[:-1] or gold.logprobs
+    return sum(tokens) / len(tokens)

@@ -1,0 +1,1 @@
+"""What calls an answer right, one metric per file."""

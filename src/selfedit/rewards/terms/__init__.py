@@ -1,0 +1,1 @@
+"""Terms of a reward, beside the metrics, one per file."""

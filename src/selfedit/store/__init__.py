@@ -1,0 +1,1 @@
+"""Learned weights kept together: what a merge may cost, which passage a question belongs to, consolidation."""

@@ -1,0 +1,1 @@
+"""Where contexts with their probes come from, one source per file."""

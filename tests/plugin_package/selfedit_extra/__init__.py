@@ -1,0 +1,1 @@
+"""A package that adds one plug-in to every group of selfedit."""
