@@ -148,9 +148,7 @@ def rounds_chart(made: Mapping[str, Any]) -> alt.LayerChart:
 def difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], last: str) -> Interval:
     """Accuracy of the last round, ours less theirs, on the same tasks of each seed; the interval over seeds and tasks."""
     pairs = zip(ours, theirs, strict=True)
-    return bootstrap_seeds(
-        [[a["per_task"][last][t] - b["per_task"][last][t] for t in a["per_task"][last]] for a, b in pairs]
-    )
+    return bootstrap_seeds([[a["per_task"][last][t] - b["per_task"][last][t] for t in a["per_task"][last]] for a, b in pairs])
 
 
 def measure(out: Path, arms: Sequence[str], seeds: Sequence[int], test: int, **how: Any) -> dict[str, Any]:
@@ -201,9 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", type=int, default=48, help="held-out passages of each seed")
     parser.add_argument("--loops", type=int, default=LOOPS_A_ROUND, help="inner loops a round")
     parser.add_argument("--chart", type=Path, help="accuracy by round as a picture, .svg or .png")
-    parser.add_argument(
-        "--test", type=int, default=0, metavar="N", help="then the one look at N test passages of each seed"
-    )
+    parser.add_argument("--test", type=int, default=0, metavar="N", help="then the one look at N test passages of each seed")
     asked = parser.parse_args(arguments)
     how = {"rounds": asked.rounds, "tasks": asked.tasks, "loops": asked.loops}
     made = measure(asked.out, asked.arms, asked.seeds, asked.test, **how)

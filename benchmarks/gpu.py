@@ -143,9 +143,7 @@ def fitting(engines: dict[int, TorchEngine], cases: Sequence[Case], device: torc
     """
 
     def refuse(members: int, reason: str) -> None:
-        raise OutOfMemoryError(
-            f"only {members} edits at once fit into the memory ({reason}); ask for no more with --ks"
-        )
+        raise OutOfMemoryError(f"only {members} edits at once fit into the memory ({reason}); ask for no more with --ks")
 
     cuda, peaks = device.type == "cuda", dict[int, float]()
     for k, engine in engines.items():
@@ -167,9 +165,7 @@ def decoding(engine: TorchEngine, vocabulary: int, device: torch.device) -> floa
     """Tokens sampled a second, every row with a prompt of its own."""
     prompts = [make_case(1000 + row, vocabulary, 1).prompts[0] for row in range(DECODED_ROWS)]
     began = time.perf_counter()
-    written = engine.sample(
-        prompts, range(DECODED_ROWS), on=None, max_new_tokens=DECODED_TOKENS, temperature=1.0, top_p=1.0
-    )
+    written = engine.sample(prompts, range(DECODED_ROWS), on=None, max_new_tokens=DECODED_TOKENS, temperature=1.0, top_p=1.0)
     wait(device)
     return sum(len(one.token_ids) for one in written) / (time.perf_counter() - began)
 

@@ -124,9 +124,7 @@ def _timed(sides: Sides, plan: Plan, dtype: Dtype, setups: dict[str, Setup]) -> 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows as a person reads them: seconds per edit, and in brackets how many times the engine's."""
-    made = Table(
-        "model", "loop", "engine K: s/edit", "lean", "trainer", "seal", "seal 2048", "error", "equal", "peak", "GiB"
-    )
+    made = Table("model", "loop", "engine K: s/edit", "lean", "trainer", "seal", "seal 2048", "error", "equal", "peak", "GiB")
     for row in rows:
         seconds, ratios, dtypes = row["seconds_per_edit"], row["ratios"], row["dtype"]
         engine = "\n".join(f"{k}: {s:.3g}" for k, s in seconds["engine"].items())
@@ -135,9 +133,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             for name in ("lean", "trainer", "seal", "seal_2048")
         ]
         numbers = (f"{row['max_rel_error']:.1e}", f"{row['tokens_equal']:.3f}", f"{row['peak_share']:.1%}")
-        made.add_row(
-            row["model"], row["loop"], f"{engine}\n{dtypes['engine']}", *others, *numbers, f"{row['peak_gib']:.2f}"
-        )
+        made.add_row(row["model"], row["loop"], f"{engine}\n{dtypes['engine']}", *others, *numbers, f"{row['peak_gib']:.2f}")
     return made
 
 
@@ -187,9 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", choices=MODELS, help="default: embedded 25m (with --quick: tiny)")
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS)
     parser.add_argument("--repeats", type=_count, help="repetitions (default 5; with --quick: 1)")
-    parser.add_argument(
-        "--ks", nargs="+", type=_count, help="edits at once by the engine (default 1 8 16 32; --quick: 1 2)"
-    )
+    parser.add_argument("--ks", nargs="+", type=_count, help="edits at once by the engine (default 1 8 16 32; --quick: 1 2)")
     parser.add_argument("--quick", action="store_true", help="a few steps on a tiny random model, to see that it runs")
     asked = parser.parse_args(arguments)
     plan = QUICK if asked.quick else Plan()

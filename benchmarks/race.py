@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Protocol, cast
 
-from selfedit.engine.base import LocalEngine, Training
+from selfedit.engine.base import LocalEngine
+from selfedit.engine.training.fit import Training
 from selfedit.errors import SettingsError
 from selfedit.inner import Trial
 from selfedit.rewards.examiner import Examiner
-from selfedit.rewards.seeds import close, seed_noise, top
+from selfedit.rewards.seeds import close, seed_noise
 from selfedit.types import Adapter
 
 
@@ -66,6 +67,12 @@ class Race:
     values: dict[int, list[float]]
     trained: float
     noise: float = math.nan
+
+
+def top(group: Sequence[int], values: Mapping[int, float], n: int) -> list[int]:
+    """The n best of a group, in the group's order; of equals the first."""
+    best = sorted(group, key=lambda c: -values[c])[:n]
+    return [c for c in group if c in best]
 
 
 def race(groups: Sequence[Sequence[int]], runner: Runner, plan: RacePlan) -> Race:

@@ -53,7 +53,7 @@ def compared(summaries: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     for rung in rungs["clean"]:
         ours, theirs = (summaries[name]["per_task"][rung] for name in RECIPES)
         less = bootstrap([theirs[task] - ours[task] for task in ours])
-        row: dict[str, Any] = {"rung": rung, "n_tasks": less.n}
+        row: dict[str, Any] = {"rung": rung, "n_tasks": len(ours)}
         for name in RECIPES:
             row[name] = {key: rungs[name][rung][key] for key in ("accuracy", "low", "high", "steps", "trained_tokens")}
         rows.append(row | {"difference": less.mean, "low": less.low, "high": less.high})

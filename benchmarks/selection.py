@@ -185,9 +185,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     found = race(search.groups, runner, plan.race)
     trainer.run(plan.loops - len(trainer.seconds))
     per_loop, inner_loops = fmean(trainer.seconds), len(search.trials) * plan.seeds
-    say(
-        f"race: {runner.seconds:.1f} s for {found.trained:.0f} of {inner_loops} inner loops; the Trainer {per_loop:.2f} s a loop"
-    )
+    say(f"race: {runner.seconds:.1f} s for {found.trained:.0f} of {inner_loops} inner loops; the Trainer {per_loop:.2f} s a loop")
     began = time.perf_counter()
     best = full_search(search, plan.seeds)
     full_seconds = time.perf_counter() - began

@@ -109,9 +109,7 @@ def algorithms(made: Mapping[str, Any]) -> Table:
 
 def recipes(made: Mapping[str, Any]) -> Table:
     """The published recipe without its padding and with it, one row per rung."""
-    table: Table = [
-        ("prepared with", "`clean`, % [95 %]", "`paper`", "`paper` - `clean`, points", "tokens per passage")
-    ]
+    table: Table = [("prepared with", "`clean`, % [95 %]", "`paper`", "`paper` - `clean`, points", "tokens per passage")]
     for row in made["recipes"]:
         both = [row[name] for name in ("clean", "paper")]
         shares = (_share(one["accuracy"], one["low"], one["high"]) for one in both)
@@ -120,12 +118,32 @@ def recipes(made: Mapping[str, Any]) -> Table:
     return table
 
 
+_DIRECTIVES = {
+    "default": "default recipe, implications",
+    "default_self_qa": "default recipe, questions and answers",
+    "random": "random",
+    "best_fixed": "best fixed one of a random search",
+    "trained": "chosen by the trained policy",
+}
+
+
+def directives(made: Mapping[str, Any]) -> Table:
+    """The ways to choose how a passage is learned, one per row."""
+    less = {row["b"]: _difference(row) for row in made["paired"] if row["a"] == "trained"}
+    table: Table = [("directive", "accuracy, % [95 %]", "by seed", "tokens per passage", "trained - it, points [95 %]")]
+    for name, arm in made["arms"].items():
+        by_seed = ", ".join(percent(one).removesuffix(" %") for one in arm["seeds"])
+        share = _share(arm["accuracy"], arm["low"], arm["high"])
+        table.append((_DIRECTIVES[name], share, by_seed, count(arm["tokens"]), less.get(name, "")))
+    return table
+
+
 # Tables of runs, and of benchmarks, whose results are files of another kind.
 OF_SUMMARIES: Mapping[str, Callable[[Any], Table]] = {
     table.__name__: table for table in (ladder, pooled, paired, merged, routed, matrix)
 }
 OF_BENCHMARKS: Mapping[str, Callable[[Mapping[str, Any]], Table]] = {
-    table.__name__: table for table in (algorithms, recipes)
+    table.__name__: table for table in (algorithms, recipes, directives)
 }
 
 

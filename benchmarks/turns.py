@@ -13,9 +13,7 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def take_turns(
-    runs: Mapping[str, Callable[[], float]], repeats: int, once: Collection[str] = ()
-) -> dict[str, list[float]]:
+def take_turns(runs: Mapping[str, Callable[[], float]], repeats: int, once: Collection[str] = ()) -> dict[str, list[float]]:
     """What every run returned (seconds) in each repetition, forwards and backwards in turn; those in ``once`` run once."""
     raw: dict[str, list[float]] = {name: [] for name in runs}
     for repetition in range(repeats):

@@ -14,9 +14,7 @@ def show(kind: str, data: dict) -> None:
     if kind == "stage":
         print("...", data["text"])
     elif kind == "rung":
-        print(
-            f"    {data['rung']:24} {100 * data['accuracy']:5.1f} %  [{100 * data['low']:.1f}, {100 * data['high']:.1f}]"
-        )
+        print(f"    {data['rung']:24} {100 * data['accuracy']:5.1f} %  [{100 * data['low']:.1f}, {100 * data['high']:.1f}]")
 
 
 def main() -> None:

@@ -27,8 +27,7 @@ def main() -> None:
     prompt = engine.encode_prompt(prompt_for(task, "implications", settings.templates))
     written = engine.sample([prompt] * 2, [1, 2], on=None, max_new_tokens=40, temperature=1.0, top_p=0.95)
     sequences = [
-        TrainSequence((*prompt, *text.token_ids), (False,) * len(prompt) + (True,) * len(text.token_ids))
-        for text in written
+        TrainSequence((*prompt, *text.token_ids), (False,) * len(prompt) + (True,) * len(text.token_ids)) for text in written
     ]
     bank = engine.bank([engine.initial_adapter(rank=16, alpha=32.0, seed=0)])
     optimizer = torch.optim.AdamW(bank.parameters(), lr=1e-3)

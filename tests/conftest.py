@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,37 @@ def shared_data() -> Callable[[str], Path]:
     return find
 
 
+@pytest.fixture(autouse=True)
+def _collect_a_tests_own_garbage() -> Iterator[None]:
+    """Collections, which the Trainer asks for after every training, look at what the test has made and at nothing older."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _charts_without_a_renderer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's report is written as always, but its charts are not rendered (a second or more per report).
+
+    They are rendered in the tests of the report and the command line, in runs that are started as a process, and in runs
+    that are fixtures of a module or a session.
+    """
+    if request.path.parent.name not in ("report", "cli"):
+        monkeypatch.setattr("selfedit.report.charts.svg", lambda chart: f"<svg><!-- {type(chart).__name__} --></svg>")
+
+
 @pytest.fixture(scope="session")
 def tiny_world_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A random Llama with the world's tokenizer, saved in the HF format."""
     import torch
+    from transformers import AutoTokenizer
 
-    from tools.base.tokenizer import build_tokenizer
+    from selfedit.evaluation.machine import EMBEDDED
     from tools.base.train import Recipe, new_model
 
     directory = tmp_path_factory.mktemp("tiny") / "model"
     torch.manual_seed(0)
-    tokenizer = build_tokenizer()
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)  # building it anew would take seconds
     new_model(Recipe(d=32, layers=2, heads=4, d_ff=48), tokenizer).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return str(directory)
@@ -81,7 +102,8 @@ def fields(tiny_world_model: str) -> dict[str, Any]:
         "rounds": 1,
         "model": {"path": tiny_world_model, "templates": "world", **named},
         "tasks": {"per_round": 2, "dev": 2, "evaluation": 3, "probes_per_kind": 1},
-        "edits": {"per_task": 2, "max_new_tokens": 24},
+        "edits": {"per_task": 2, "max_new_tokens": 8},
+        "reward": {"max_answer_tokens": 3},
         "inner": {"steps": 2, "batch_size": 4, "rank": 4, "alpha": 8.0},
         # A random model's answers gain nothing, so every edit is kept: the M-step must have something to learn from.
         "algorithm": {"epochs": 1, "rank": 4, "alpha": 8.0, "rest_em": {"positive_only": False}},

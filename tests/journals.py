@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 import time
 from pathlib import Path
+
+from commands import Command
 
 
 def summary_of(directory: Path) -> dict:
@@ -20,12 +21,12 @@ def journal_of(directory: Path) -> list:
         return db.execute("select key, stage, round, data from chunks order by key").fetchall()
 
 
-def wait_for_chunk(child: subprocess.Popen, directory: Path, key: str) -> None:
+def wait_for_chunk(child: Command, directory: Path, key: str) -> None:
     """Return as soon as the journal holds ``key``: the process is then inside the chunk after it."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        if child.poll() is not None:
-            raise AssertionError(f"the run ended before {key}: {child.stderr.read().decode()}")
+        if child.ended():
+            raise AssertionError(f"the run ended before {key}: {child.errors}")
         if (directory / "journal.db").exists():
             try:
                 with sqlite3.connect(f"file:{directory}/journal.db?mode=ro", uri=True) as db:

@@ -96,9 +96,7 @@ def plugin_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     info = tmp_path / "my_plugins-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    lines = [
-        f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in e.items()) for group, e in project["entry-points"].items()
-    ]
+    lines = [f"[{group}]\n" + "".join(f"{n} = {v}\n" for n, v in e.items()) for group, e in project["entry-points"].items()]
     (info / "entry_points.txt").write_text("\n".join(lines))
     assert {*project["entry-points"]} == {group.entry_points for group in GROUPS.values()}
     monkeypatch.syspath_prepend(tmp_path)
@@ -120,9 +118,7 @@ def test_the_examples_are_valid_settings() -> None:
         make_settings(tomllib.loads(file.read_text(encoding="utf-8")), file.name)
 
 
-def test_the_plugins_of_the_documentation_run(
-    plugin_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_plugins_of_the_documentation_run(plugin_package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["plugins"])
     listing = capsys.readouterr().out
     assert "broken" not in listing
@@ -143,9 +139,7 @@ def test_the_plugins_of_the_documentation_run(
     assert "short_edits" in summary["rounds"][-1]["guards"]
     assert summary["settings"]["edits"]["longest_lines"] == {"keep": 3}
     with closing(sqlite3.connect(tmp_path / "run" / "journal.db")) as journal:
-        rows = journal.execute(
-            "select distinct e.value ->> 'kind' from chunks c, json_each(c.data, '$.edits') e"
-        ).fetchall()
+        rows = journal.execute("select distinct e.value ->> 'kind' from chunks c, json_each(c.data, '$.edits') e").fetchall()
     assert rows == [("longest_lines",)]
 
 
@@ -192,18 +186,14 @@ def test_every_file_that_the_maps_name_exists() -> None:
                 architecture_diagram.PACKAGE / "engine" / "training",
                 architecture_diagram.PACKAGE / "engine" / "inference",
             ]
-            places += [
-                architecture_diagram.PACKAGE / folder for folder in ("edits", "algorithms", "engine/adapters", "config")
-            ]
+            places += [architecture_diagram.PACKAGE / folder for folder in ("edits", "algorithms", "engine/adapters", "config")]
             assert any((place / name).exists() for place in places), f"{page.name}: {name}"
 
 
 def test_a_room_imports_only_from_rooms_before_it() -> None:
     order = [room for line in architecture_diagram.ROOMS for room in line.split()]
     found = {
-        path.stem
-        for path in architecture_diagram.PACKAGE.iterdir()
-        if path.suffix == ".py" or (path / "__init__.py").exists()
+        path.stem for path in architecture_diagram.PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert found - {"__init__"} == {*order}
     for file in sorted(architecture_diagram.PACKAGE.rglob("*.py")):

@@ -1,12 +1,9 @@
 """A whole run on a tiny random model: every stage, resume after SIGKILL and Ctrl-C, nothing lost, the base untouched."""
 
 import json
-import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -15,8 +12,9 @@ import pytest
 import tomli_w
 import torch
 from torch.utils import _device
-from transformers import dynamic_module_utils
+from transformers import AutoTokenizer, dynamic_module_utils
 
+from commands import Command
 from journals import journal_of, summary_of, wait_for_chunk
 from selfedit.config import MACHINE_FIELDS, AtOnce, load_settings, make_settings
 from selfedit.engine.model import loading
@@ -28,7 +26,6 @@ from selfedit.evaluation.experiment import dry_run, run_experiment
 from selfedit.evaluation.machine import load_engine, resolve
 from selfedit.evaluation.planning import plan
 from selfedit.tasks.sources.world import draw_tasks
-from tools.base.tokenizer import build_tokenizer
 from tools.base.train import Recipe, new_model
 
 
@@ -109,11 +106,8 @@ def test_a_finished_run_is_looked_up_not_repeated(uninterrupted, fields):
     assert journal_of(uninterrupted) == before[1]
 
 
-def start(config: Path, directory: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "selfedit.cli.main", "run", str(config), "--out", str(directory), "--json-lines"]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+def start(config: Path, directory: Path) -> Command:
+    return Command(["run", str(config), "--out", str(directory), "--json-lines"], config.parent)
 
 
 KILLED_AFTER = (  # the last chunk before the stage that is hit
@@ -135,10 +129,9 @@ def test_a_run_killed_in_every_stage_ends_as_one_that_never_was(uninterrupted, f
     for key in KILLED_AFTER:
         with start(config, directory) as child:
             wait_for_chunk(child, directory, key)
-            child.send_signal(signal.SIGKILL)
+            child.send(signal.SIGKILL)
     with start(config, directory) as child:
-        _, errors = child.communicate(timeout=200)
-    assert child.returncode == 0, errors.decode()
+        assert child.wait(200) == 0, child.errors
     assert summary_of(directory) == summary_of(uninterrupted)
     assert journal_of(directory) == journal_of(uninterrupted)
     for name in ("adapter_model.safetensors", "adapter_config.json"):
@@ -150,14 +143,19 @@ def test_a_run_killed_in_every_stage_ends_as_one_that_never_was(uninterrupted, f
 def test_an_algorithms_state_survives_a_kill(fields, tmp_path):
     """Its moments, coefficients and value head come back from the disk as they were in memory."""
     how = {"name": "ppo", "rank": 4, "alpha": 8.0, "ppo": {"minibatch": 2}}
-    rest = {"rounds": 2, "algorithm": how, "ladder": {"rungs": ["no_edit"]}, "reward": {"metric": "logprob"}}
+    rest = {
+        "rounds": 2,
+        "algorithm": how,
+        "ladder": {"rungs": ["no_edit"]},
+        "reward": {"metric": "logprob", "pilot": 0, "max_answer_tokens": 3},
+    }
     config = tmp_path / "run.toml"
     config.write_text(tomli_w.dumps(fields | rest))
     run_experiment(load_settings(config), tmp_path / "whole")
     for key in ("look-1/guards", "round-2/apply/0"):
         with start(config, tmp_path / "run") as child:
             wait_for_chunk(child, tmp_path / "run", key)
-            child.send_signal(signal.SIGKILL)
+            child.send(signal.SIGKILL)
     run_experiment(load_settings(config), tmp_path / "run")
     assert journal_of(tmp_path / "run") == journal_of(tmp_path / "whole")
     rounds = summary_of(tmp_path / "run")["rounds"]
@@ -189,7 +187,11 @@ def test_a_few_edits_of_each_round_get_a_second_seed_which_tells_signal_from_noi
 
 @pytest.mark.parametrize(("inner", "pilot"), [({}, 0), ({"seeds": 2}, 8)])
 def test_without_a_pilot_nothing_is_said_and_several_seeds_need_none(inner, pilot, fields, tmp_path):
-    changes = {"inner": fields["inner"] | inner, "reward": {"pilot": pilot}, "ladder": {"rungs": ["no_edit"]}}
+    changes = {
+        "inner": fields["inner"] | inner,
+        "reward": fields["reward"] | {"pilot": pilot},
+        "ladder": {"rungs": ["no_edit"]},
+    }
     summary = run_experiment(make_settings(fields | changes), tmp_path / "run")
     assert not any("pilot" in row[0] for row in journal_of(tmp_path / "run"))
     assert (summary["reliability"]["var_within"] is None) == (not inner)
@@ -203,17 +205,14 @@ def test_without_a_pilot_nothing_is_said_and_several_seeds_need_none(inner, pilo
 def test_with_auto_close_edits_get_up_to_three_seeds_and_a_stopped_run_repeats_them(fields, tmp_path):
     changes = {
         "inner": fields["inner"] | {"seeds": "auto"},
-        "reward": {"pilot": 1, "margin": 1e6},  # everything is close
+        "reward": fields["reward"] | {"pilot": 1, "margin": 1e6},  # everything is close
         "algorithm": fields["algorithm"] | {"name": "rest_em", "rest_em": {"keep": 1, "positive_only": False}},
         "ladder": {"rungs": ["no_edit"]},
     }
     settings, whole = make_settings(fields | changes), tmp_path / "whole"
     summary = run_experiment(settings, whole)
     tried = [
-        o["edit_id"]
-        for row in journal_of(whole)
-        if row[0].startswith("round-1/")
-        for o in json.loads(row[3]).get("outcomes", [])
+        o["edit_id"] for row in journal_of(whole) if row[0].startswith("round-1/") for o in json.loads(row[3]).get("outcomes", [])
     ]
     assert len(tried) == 12 <= plan(settings)["inner_loops"]
     assert {tried.count(name) for name in tried} == {3}
@@ -236,17 +235,12 @@ def test_with_auto_close_edits_get_up_to_three_seeds_and_a_stopped_run_repeats_t
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(fields, tmp_path):
     config, directory = tmp_path / "run.toml", tmp_path / "run"
     config.write_text(tomli_w.dumps(fields))
-    # Where the suite runs in the background of a script SIGINT is ignored, and a child would inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    child = start(config, directory)
-    signal.signal(signal.SIGINT, before)
-    with child:
+    with start(config, directory) as child:
         wait_for_chunk(child, directory, "look-0/before")
-        child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=60)
-    assert child.returncode == 130
-    assert "run the same command again" in errors.decode()
-    assert "Traceback" not in errors.decode()
+        child.send(signal.SIGINT)
+        assert child.wait(60) == 130
+    assert "run the same command again" in child.errors
+    assert "Traceback" not in child.errors
 
 
 def test_the_policy_and_the_base_answer_alike_in_peft(uninterrupted, fields):
@@ -262,9 +256,7 @@ def test_the_policy_and_the_base_answer_alike_in_peft(uninterrupted, fields):
     for task in draw_tasks("dev", ("e1",), 2, seed=1):
         ids = engine.encode_prompt(task.text)
         ours = engine.sample([ids], [0], on=policy, max_new_tokens=8, temperature=1e-4, top_p=1.0)[0].token_ids
-        theirs = peft.generate(
-            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=8, do_sample=False
-        )
+        theirs = peft.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=8, do_sample=False)
         assert list(ours) == theirs[0, len(ids) :].tolist()
 
 
@@ -277,15 +269,14 @@ def test_a_mutated_base_is_noticed(fields):
 
 
 def test_another_base_under_the_same_path_is_refused(uninterrupted, fields, tmp_path, monkeypatch):
-    import shutil
-
     directory, model = tmp_path / "run", tmp_path / "model"
     shutil.copytree(fields["model"]["path"], model)
-    settings = make_settings(fields | {"model": fields["model"] | {"path": str(model)}})
+    changes = {"model": fields["model"] | {"path": str(model)}, "ladder": {"rungs": ["no_edit"]}}
+    settings = make_settings(fields | changes)
     run_experiment(settings, directory)
     (directory / "summary.json").unlink()
     torch.manual_seed(1)
-    new_model(Recipe(d=32, layers=2, heads=4, d_ff=48), build_tokenizer()).save_pretrained(model)
+    new_model(Recipe(d=32, layers=2, heads=4, d_ff=48), AutoTokenizer.from_pretrained(model)).save_pretrained(model)
     with pytest.raises(ModelError, match="not those that this run started with"):
         run_experiment(settings, directory)
 
@@ -297,7 +288,7 @@ def test_the_plan_counts_the_inner_loops_that_run(uninterrupted, fields):
     assert planned["inner_loops"] == ran
     assert planned["estimated_seconds"] > 0
     used = planned["memory"]
-    assert (used["members"], used["budget"], used["step_tokens"]) == (4, 1.0, 48)
+    assert (used["members"], used["budget"], used["step_tokens"]) == (4, 1.0, 16)
     assert 0 < used["base"] < used["peak"] < used["budget"]
     lines = {line.split()[0]: line for line in planned["lines"]}
     assert "1 GiB to plan with" in lines["memory"]
@@ -351,11 +342,7 @@ def test_the_same_command_has_the_same_settings_whatever_memory_others_have_take
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         resolved.append(resolve(on_gpu)[0].on_machine(device="cpu"))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        with (
-            nullcontext()
-            if free >= memory.GIB
-            else pytest.warns(UserWarning, match="close other programs.*0.00098 GiB")
-        ):
+        with nullcontext() if free >= memory.GIB else pytest.warns(UserWarning, match="close other programs.*0.00098 GiB"):
             summary = run_experiment(settings, tmp_path / str(free))
         summaries.append({name: value for name, value in summary.items() if name != "timing"})
     assert resolved[0] == resolved[2]
@@ -430,9 +417,7 @@ def odd_model(tiny_world_model, tmp_path, monkeypatch) -> str:
     return str(directory)
 
 
-def test_a_model_that_cannot_be_built_without_weights_runs_unplanned_with_a_warning(
-    odd_model, fields, tmp_path, monkeypatch
-):
+def test_a_model_that_cannot_be_built_without_weights_runs_unplanned_with_a_warning(odd_model, fields, tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "has_bf16_units", lambda device: False)
     model = {"path": odd_model, "trust_remote_code": True, "templates": "world"}
     settings = make_settings(fields | {"model": model, "ladder": {"rungs": ["no_edit"]}})
@@ -565,9 +550,8 @@ def test_a_validation_text_and_a_custom_reward_that_are_not_there_are_named(fiel
 def test_a_users_own_reward_is_found_in_the_current_directory_and_used(fields, tmp_path, monkeypatch):
     (tmp_path / "my_reward_for_a_test.py").write_text("def seven(task, answers):\n    return 7.0\n")
     monkeypatch.chdir(tmp_path)
-    settings = make_settings(
-        fields | {"reward": {"custom": "my_reward_for_a_test:seven"}, "ladder": {"rungs": ["no_edit"]}}
-    )
+    reward = fields["reward"] | {"custom": "my_reward_for_a_test:seven"}
+    settings = make_settings(fields | {"reward": reward, "ladder": {"rungs": ["no_edit"]}})
     summary = run_experiment(settings, tmp_path / "run")
     assert summary["ladder"][0]["reward"] == 7.0
     assert summary["ladder"][0]["accuracy"] <= 1.0  # the share of right answers, whatever is rewarded

@@ -33,7 +33,7 @@ def summary_of(directory) -> dict:
 def two(fields, tiny_qwen2) -> dict:
     """A writer and a learner that share nothing: neither architecture nor tokenizer, width or window."""
     machine = {"members_at_once": 4, "dtype": "fp32", "memory_gib": 1.0}
-    return fields | {"learner": {"path": tiny_qwen2, **machine}, "reward": {"max_answer_tokens": 4}}
+    return fields | {"learner": {"path": tiny_qwen2, **machine}, "reward": {"max_answer_tokens": 3}}
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +73,9 @@ def test_each_model_has_its_part(two, taught):
 
 def test_the_learner_stays_as_it_is_while_the_writer_learns(fields, tmp_path):
     """With the writer's own checkpoint as the learner, the first round is that of one model; after it the learner is bare."""
-    run_experiment(make_settings(fields), tmp_path / "one")
-    run_experiment(make_settings(fields | {"learner": fields["model"]}), tmp_path / "two")
+    short = fields | {"ladder": {"rungs": ["no_edit"]}}
+    run_experiment(make_settings(short), tmp_path / "one")
+    run_experiment(make_settings(short | {"learner": fields["model"]}), tmp_path / "two")
     one, two = chunks(tmp_path / "one"), chunks(tmp_path / "two")
     same = [key for key in one if key.startswith(("round-1/", "look-0/")) and key != "round-1/settle"]
     assert len(same) >= 7
@@ -176,7 +177,8 @@ def test_a_learner_that_changed_is_refused(two, tiny_qwen2, tmp_path):
 
 
 def test_an_edit_in_the_learners_view_can_rank_first(two, tmp_path):
-    settings = make_settings(two | {"reward": two["reward"] | {"proxy": "in_context", "proxy_keep": 1}})
+    reward = two["reward"] | {"proxy": "in_context", "proxy_keep": 1}
+    settings = make_settings(two | {"reward": reward, "ladder": {"rungs": ["no_edit"]}})
     run_experiment(settings, tmp_path / "run")
     done = chunks(tmp_path / "run")
     assert len(done["round-1/proxy"]["proxy"]) > len(done["round-1/apply/0"]["outcomes"])

@@ -26,9 +26,7 @@ def old(tmp_path: Path) -> Path:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {
-        name: (directory / name).read_bytes() for name in ("config.toml", "summary.json") if (directory / name).exists()
-    }
+    return {name: (directory / name).read_bytes() for name in ("config.toml", "summary.json") if (directory / name).exists()}
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -41,9 +39,7 @@ def test_an_old_run_is_not_gone_on_with_and_stays_as_it_is(finished: bool, old: 
     assert contents(old) == before
 
 
-def test_the_command_refuses_it_with_one_sentence(
-    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_refuses_it_with_one_sentence(old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "own.toml").write_text("rounds = 1\n")
     assert main(["run", str(tmp_path / "own.toml"), "--out", str(old)]) == 2
     said = capsys.readouterr().err

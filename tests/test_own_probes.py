@@ -192,8 +192,7 @@ def test_a_folder_runs_through_every_stage_on_the_bases_own_probes(
         answered = db.execute("select question, gold from answers").fetchall()
     assert answered
     assert all(
-        re.fullmatch(r"(Who says|What is) \d-\d\?", q) and gold in ("a passage", f"number {q[9:12]}")
-        for q, gold in answered
+        re.fullmatch(r"(Who says|What is) \d-\d\?", q) and gold in ("a passage", f"number {q[9:12]}") for q, gold in answered
     )
 
 
@@ -276,7 +275,5 @@ def test_an_answer_longer_than_the_window_is_named(own_fields: dict[str, Any], t
     source = tmp_path / "tasks.jsonl"
     source.write_text("\n".join(map(json.dumps, rows)))
     settings = make_settings(own_fields | {"tasks": own_fields["tasks"] | {"source": str(source)}})
-    with pytest.raises(
-        TaskFileError, match=r"the task 't\d+': the answer to 'Who\?' is 80\d tokens long.* of 700; shorten"
-    ):
+    with pytest.raises(TaskFileError, match=r"the task 't\d+': the answer to 'Who\?' is 80\d tokens long.* of 700; shorten"):
         run_experiment(settings, tmp_path / "run")

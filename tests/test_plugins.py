@@ -125,20 +125,17 @@ def test_defaults_of_plug_ins_are_recorded_and_wrong_settings_are_named(installe
         make_settings({"algorithm": {"name": "newer"}})
 
 
-def test_plugins_lists_each_with_a_line_and_its_package() -> None:
-    """In a process of its own, as a user runs it."""
+def test_plugins_lists_each_with_a_line_and_its_package(installed: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """As lines in a process of its own, as a user runs it, and as JSON in this one."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
-
-    def listed(*more: str) -> str:
-        command = [sys.executable, "-m", "selfedit.cli.main", "plugins", *more]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-
-    lines = listed().splitlines()
+    command = [sys.executable, "-m", "selfedit.cli.main", "plugins"]
+    lines = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in ADDED.values():
         (line,) = [line for line in lines if line.split()[0] == name]
         assert line.endswith("(from selfedit-extra 0.3)")
         assert len(line.removesuffix("(from selfedit-extra 0.3)").split()) > 3
-    rows = [json.loads(row) for row in listed("--json-lines").splitlines()]
+    assert main(["plugins", "--json-lines"]) == 0
+    rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
     assert {(row["group"], row["name"]) for row in rows if row["package"] == "selfedit-extra 0.3"} == set(ADDED.items())
     assert all(row["about"] and not row["about"].startswith("broken") for row in rows)
     assert {row["group"] for row in rows if row["package"] == "selfedit"} == set(ADDED)
@@ -184,9 +181,7 @@ WRONG = {
 def test_a_wrong_plug_in_is_an_error_that_names_its_package(wrong: str, package: Callable[..., None]) -> None:
     source, said = WRONG[wrong]
     package("wrong", "algorithms", "mine", source)
-    with pytest.raises(
-        PluginError, match=rf"the plug-in 'mine' \(selfedit\.algorithms\) of the package wrong 1\.0 .*{said}"
-    ):
+    with pytest.raises(PluginError, match=rf"the plug-in 'mine' \(selfedit\.algorithms\) of the package wrong 1\.0 .*{said}"):
         plugins.find("algorithms", "mine")
     with pytest.raises((PluginError, SettingsError), match=r"the package wrong 1\.0"):
         make_settings({"algorithm": {"name": "mine"}})
@@ -212,12 +207,8 @@ def test_a_wrong_plug_in_is_listed_as_broken_and_others_work(
     assert "no such card" in line
 
 
-@pytest.mark.parametrize(
-    ("taken", "by"), [("reinforce", "selfedit and wrong 1.0"), ("mine", "other 1.0 and wrong 1.0")]
-)
-def test_a_name_that_is_taken_is_an_error_that_names_both_packages(
-    taken: str, by: str, package: Callable[..., None]
-) -> None:
+@pytest.mark.parametrize(("taken", "by"), [("reinforce", "selfedit and wrong 1.0"), ("mine", "other 1.0 and wrong 1.0")])
+def test_a_name_that_is_taken_is_an_error_that_names_both_packages(taken: str, by: str, package: Callable[..., None]) -> None:
     source = "class Plugin:\n    def improve(self): ...\n"
     package("wrong", "algorithms", taken, source)
     if taken == "mine":

@@ -155,6 +155,4 @@ def test_a_rung_that_a_seed_has_not_is_left_out_and_that_is_said():
         pooled = pooled_of(one, other)
         assert [row.rung for row in pooled.ladder] == ["round_1", "perfect_edits"]
         assert (pooled.paired, pooled.share_of_possible) == ((), None)
-        assert pooled.notes == (
-            f"The rung base_edits is left out: the run of seed {lacking['seed']} does not have it.",
-        )
+        assert pooled.notes == (f"The rung base_edits is left out: the run of seed {lacking['seed']} does not have it.",)

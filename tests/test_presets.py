@@ -67,8 +67,9 @@ def recipes(fields):
 
     def recipe(preset: str):
         inner = {"epochs": 3, "rank": 4, "alpha": 8.0, "seeds": 1} | ({"pad_to": 40} if preset == "paper" else {})
-        sections = {"inner": inner, "edits": {"per_task": 2, "max_new_tokens": 24}, "reward": {"max_answer_tokens": 4}}
-        return fields | sections | {"preset": preset}
+        sections = {"inner": inner, "edits": {"per_task": 2, "max_new_tokens": 24}, "reward": {"max_answer_tokens": 2}}
+        ladder = fields["ladder"] | {"rungs": ["no_edit", "passage_only", "base_edits"]}
+        return fields | sections | {"preset": preset, "ladder": ladder}
 
     return {preset: recipe(preset) for preset in ("paper", "clean")}
 
@@ -100,9 +101,7 @@ def test_a_race_by_epochs_ends_where_the_whole_training_does(recipes, monkeypatc
     engine, tasks = load_engine(settings), open_source(settings).draw(1)
     examiner = Examiner(engine, settings)
     texts = [TEXT, "Ann is here."]
-    trials = [
-        Trial(f"#{i}", tasks[0], text_change(settings, engine, tasks[0], [text]), i) for i, text in enumerate(texts)
-    ]
+    trials = [Trial(f"#{i}", tasks[0], text_change(settings, engine, tasks[0], [text]), i) for i, text in enumerate(texts)]
     updates = [trial.change.seeded(trial.seed) for trial in trials]
     assert [update.steps for update in updates] == [
         12,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +15,7 @@ import pytest
 import tomli_w
 import torch
 
+from commands import Command
 from journals import journal_of, summary_of, wait_for_chunk
 from selfedit.cli.main import main
 from selfedit.config import ArmSettings, make_settings, sub_seed
@@ -122,9 +120,7 @@ def test_a_plan_counts_an_arms_own_steps_and_what_it_learns_again(fields):
     assert loops(steps=3 * steps, replay=1.0) == alone + 3 * 4 * 2
     again = 2 + 4  # passages that are learned anew after 2 and after 4
     assert loops(steps=3 * steps, consolidate=2) == alone + 3 * (4 + again)
-    assert (
-        loops(steps=3 * steps, refresh=2, refresh_steps=2 * steps, rehearsal=1.0) == alone + 3 * 4 * 2 + 2 * again * 2
-    )
+    assert loops(steps=3 * steps, refresh=2, refresh_steps=2 * steps, rehearsal=1.0) == alone + 3 * 4 * 2 + 2 * again * 2
 
 
 def test_a_plain_stream_is_what_the_engine_does_by_hand(continual):
@@ -325,15 +321,6 @@ def test_cures_of_a_growing_sum_are_refused_where_edits_are_kept_apart(merge, cu
         ArmSettings(merge=merge, **cure)
 
 
-@pytest.mark.parametrize("way", [{"orthogonal": True}, {"merge": "ties"}, {"merge": "ties", "keep": 0.5}])
-def test_a_way_that_was_removed_is_refused_with_the_reason_and_older_settings_without_it_are_read(way):
-    with pytest.raises(ValueError, match=r"take another way: .* kept less than the others"):
-        ArmSettings.model_validate(way)
-    assert ArmSettings.model_validate({"rank": 2, "orthogonal": False, "keep": 0.2}) == ArmSettings(rank=2)
-    with pytest.raises(ValueError, match="keep"):
-        ArmSettings.model_validate({"keep": 0.5})
-
-
 def test_an_edit_has_the_rank_of_its_arm_at_the_same_scale(continual):
     how, directory = continual
     settings = make_settings(how)
@@ -390,14 +377,11 @@ def test_a_protocol_killed_on_its_way_ends_as_one_that_never_was(name, fields, t
     how = of(fields, name=name, groups=1, arms=arms)
     config, out = tmp_path / "p.toml", tmp_path / "run.json"
     config.write_text(tomli_w.dumps(how))
-    command = [sys.executable, "-m", "selfedit.cli.main", "evaluate", str(config), "--json-lines", "--out"]
-    command += [str(tmp_path / "run"), "--json", str(out)]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    ) as child:
+    command = ["evaluate", str(config), "--json-lines", "--out", str(tmp_path / "run"), "--json", str(out)]
+    with Command(command, tmp_path) as child:
         wait_for_chunk(child, tmp_path / "run", KILLED_AFTER[name])
-        child.send_signal(signal.SIGKILL)
-    assert main(command[3:]) == 0
+        child.send(signal.SIGKILL)
+    assert main(command) == 0
     run_experiment(make_settings(how), tmp_path / "whole")
     assert summary_of(tmp_path / "run") == summary_of(tmp_path / "whole")
     assert sorted(journal_of(tmp_path / "run")) == sorted(journal_of(tmp_path / "whole"))

@@ -74,9 +74,7 @@ def test_a_sample_that_says_nothing_is_not_cloned(fields):
     engine, task = load_engine(settings), open_source(settings).draw(1)[0]
     (edit,) = LanguageModel(engine, None, settings).propose([task], 1, 5)
     silent = replace(edit, further=(replace(edit.completion, token_ids=(engine.eos_id,), text=""),))
-    algorithm = find("algorithms", settings.algorithm.name)(
-        engine, settings.algorithm.model_copy(update={"batch_size": 1})
-    )
+    algorithm = find("algorithms", settings.algorithm.name)(engine, settings.algorithm.model_copy(update={"batch_size": 1}))
     steps = []
     for written in (edit, silent):
         rated = rate([written], [Outcome(written.id, 0, "ok", "", (), 1.0, 1.0, 1.0, 9, "")])

@@ -10,7 +10,7 @@ import pytest
 from selfedit.config import make_settings
 from selfedit.errors import SettingsError
 from selfedit.evaluation.experiment import run_experiment
-from selfedit.tasks.files import read_tasks, write_tasks
+from selfedit.tasks.files import as_text, read_tasks
 from selfedit.tasks.sources.base import open_source
 
 
@@ -29,7 +29,8 @@ def squad_settings(model: str, source: str) -> dict:
 
 def test_twenty_squad_tasks_go_through_every_stage(shared_data, tiny_qwen2, tmp_path):
     source = tmp_path / "tasks.json"
-    write_tasks(itertools.islice(read_tasks(shared_data("squad/squad_val.json")), 20), source, "squad")
+    tasks = itertools.islice(read_tasks(shared_data("squad/squad_val.json")), 20)
+    source.write_text(as_text(tasks, "squad"), encoding="utf-8")
     summary = run_experiment(make_settings(squad_settings(tiny_qwen2, str(source))), tmp_path / "run")
     rungs = {row["rung"]: row for row in summary["ladder"]}
     assert "perfect_edits" not in rungs  # a file has none
@@ -68,9 +69,7 @@ def test_train_development_and_evaluation_tasks_are_disjoint(tmp_path):
     ids = [task.id for group in groups for task in group]
     assert len(ids) == len(set(ids)) == 3 + 4 + 4
     assert set(drawn) == {str(i) for i in range(30)} - set(ids)
-    assert (
-        len({task.id for round in range(1, 4) for task in dev_split.draw(round)}) == 15
-    )  # none twice before all were seen
+    assert len({task.id for round in range(1, 4) for task in dev_split.draw(round)}) == 15  # none twice before all were seen
 
 
 def test_too_few_tasks_are_refused_with_the_arithmetic(tmp_path):

@@ -62,9 +62,7 @@ def test_a_form_that_is_not_there_and_a_text_that_cannot_be_filled_are_refused(f
 
 def test_own_texts_are_used_and_hashed(tmp_path):
     file = tmp_path / "own.toml"
-    file.write_text(
-        '[edits]\nform = "terse"\n[edits.templates]\nterse = """' + OWN["terse"] + '"""\nline = "> {line}"\n'
-    )
+    file.write_text('[edits]\nform = "terse"\n[edits.templates]\nterse = """' + OWN["terse"] + '"""\nline = "> {line}"\n')
     settings = load_settings(file)
     assert prompt_for(TASK, "terse", settings.templates) == (
         "Say it in few words, as {brief: true}.\nAnn: Ann lives in Rome.\nShort:"
@@ -112,14 +110,10 @@ def test_the_samples_of_an_edit_take_the_forms_in_turn(fields):
     assert {edit.form for edit in edits} == {"implications+self_qa"}
     for edit in edits:
         task = next(task for task in tasks if task.id == edit.task_id)
-        asked = [
-            prompt_for(task, form, policy.settings.templates) for form in ("implications", "self_qa", "implications")
-        ]
+        asked = [prompt_for(task, form, policy.settings.templates) for form in ("implications", "self_qa", "implications")]
         assert [list(c.prompt_ids) for c in edit.completions] == [policy.engine.encode_prompt(p) for p in asked]
         assert edit.prompt == asked[0]
-        cloned = [
-            cloning_sequence(c).ids for c in edit.completions
-        ]  # each sample is learned after the prompt it answered
+        cloned = [cloning_sequence(c).ids for c in edit.completions]  # each sample is learned after the prompt it answered
         assert all(ids[: len(c.prompt_ids)] == c.prompt_ids for ids, c in zip(cloned, edit.completions, strict=True))
     two = written(fields, ["implications", "self_qa", "rewrite"], k=1, samples=2)[0]
     assert {edit.form for edit in two} == {"implications+self_qa"}

@@ -92,9 +92,7 @@ def check() -> None:
     gone = [module for box in BOXES for module in box.modules if not (PACKAGE / module).exists()]
     gone += [name for start, end, _ in ARROWS for name in (start, end) if name not in names]
     if gone:
-        raise ValueError(
-            f"the diagram names what does not exist: {', '.join(gone)}; mend tools/architecture_diagram.py"
-        )
+        raise ValueError(f"the diagram names what does not exist: {', '.join(gone)}; mend tools/architecture_diagram.py")
 
 
 def svg() -> str:
@@ -182,9 +180,7 @@ def _up(start: Box, end: Box, label: str) -> str:
 def _legend(y: int) -> str:
     parts, x = [], _LEFT
     for kind, text in _LEGEND:
-        parts.append(
-            f'<rect x="{x}" y="{y - 11}" width="14" height="14" rx="3" fill="{_FILLS[kind]}" stroke="#9ca3af"/>'
-        )
+        parts.append(f'<rect x="{x}" y="{y - 11}" width="14" height="14" rx="3" fill="{_FILLS[kind]}" stroke="#9ca3af"/>')
         parts.append(_text(x + 20, y, text))
         x += 44 + 6 * len(text)
     return "".join(parts)

@@ -154,9 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 measured[f"{name} (titles left out)"] = agreement(others, [match(row) for row in others])
         figures = {name: found.rounded() for name, found in measured.items()}
         sha256 = hashlib.sha256(options.data.read_bytes()).hexdigest()
-        table = table_of(
-            rows, date=options.date, data_sha256=sha256, figures=figures["offline grader (cross-validated)"]
-        )
+        table = table_of(rows, date=options.date, data_sha256=sha256, figures=figures["offline grader (cross-validated)"])
     except (TaskFileError, ValueError) as error:
         parser.exit(2, f"calibrate_grader: {error}\n")
     for name, found in measured.items():

@@ -63,9 +63,7 @@ def main(before: Path, after: Path) -> int:
             print(f"{name}: no run in {after}")
             worst = 1
             continue
-        found = list(
-            differences(json.loads((before / name / "summary.json").read_text()), json.loads(file.read_text()))
-        )
+        found = list(differences(json.loads((before / name / "summary.json").read_text()), json.loads(file.read_text())))
         print(f"{name}: {'equal' if not found else f'{len(found)} differences'}")
         for line in found[:12]:
             print(f"  {line}")

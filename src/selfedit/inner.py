@@ -18,8 +18,7 @@ from .edits.base import EditKind
 from .engine.base import AdapterBank, Engine
 from .plugins import find
 from .rewards.examiner import Examiner, Worth
-from .rewards.proxy import to_be_tried
-from .rewards.seeds import MOST, close_edits, first_seeds, pilot_edits
+from .rewards.seeds import MOST, close_edits, first_seeds, pilot_edits, to_be_tried
 from .run import Run
 from .types import Adapter, Answer, Change, Edit, Outcome, Status, Task, Update
 
@@ -55,14 +54,10 @@ def try_changes(
     for numbers, bank in banks:
         failures = [training_failure(bank, member) for member in range(len(numbers))]
         # A broken model is not asked anything.
-        asked = [
-            replace(trials[i].task, probes=()) if f else trials[i].task for i, f in zip(numbers, failures, strict=True)
-        ]
+        asked = [replace(trials[i].task, probes=()) if f else trials[i].task for i, f in zip(numbers, failures, strict=True)]
         answers = examiner.answers(asked, on=on, members=bank)
         worths = {m: examiner.worth(t, answers[m], on, bank, m) for m, t in enumerate(asked) if not failures[m]}
-        examiner.refuse_broken_reward(
-            [trials[numbers[m]].task for m in worths], worths, [before[numbers[m]] for m in worths]
-        )
+        examiner.refuse_broken_reward([trials[numbers[m]].task for m in worths], worths, [before[numbers[m]] for m in worths])
         for member, i in enumerate(numbers):
             after = worths.get(member) or failures[member]
             outcomes[i] = _outcome(trials[i], before[i], bank, member, answers[member], after)
@@ -75,16 +70,16 @@ Banks = Iterator[tuple[list[int], AdapterBank]]
 def applied(engine: Engine, changes: Sequence[Change], *, on: Adapter | None) -> tuple[dict[int, str], Banks]:
     """Why some changes are invalid, by number, and the others applied on top of ``on``: banks with their members' numbers.
 
-    Changes that adapt the same modules share a bank.
+    Updates that adapt the same modules share a bank, and so do ready adapters.
     """
     reasons: dict[int, str] = {}
-    usable: dict[str, list[tuple[int, Update | Adapter]]] = {}  # by the modules that are adapted
+    usable: dict[str | None, list[tuple[int, Update | Adapter]]] = {}  # by the modules that are trained; None: adapters
     for i, change in enumerate(changes):
         reason = change.invalid or (engine.check(change.update) or "" if change.update else "")
         if reason or change.what is None:
             reasons[i] = reason or "the edit makes no change"
         else:
-            usable.setdefault(change.update.targets if change.update else "", []).append((i, change.what))
+            usable.setdefault(change.update.targets if change.update else None, []).append((i, change.what))
     banks = (([i for i, _ in group], engine.apply([what for _, what in group], on=on)) for group in usable.values())
     return reasons, banks
 
@@ -220,9 +215,7 @@ class InnerLoop:
         """
         return Trial(edit_id, task, change, sub_seed(self.settings.seed, key.split("/")[0], "inner", task.id, n))
 
-    def outcomes(
-        self, key: str, trials: Sequence[Trial], before: Sequence[Worth], *, on: Adapter | None
-    ) -> list[Outcome]:
+    def outcomes(self, key: str, trials: Sequence[Trial], before: Sequence[Worth], *, on: Adapter | None) -> list[Outcome]:
         """Every trial's outcome, chunk by chunk; ``before[i]`` belongs to trial i."""
         outcomes: list[Outcome] = []
         for start in range(0, len(trials), self.chunk_size):

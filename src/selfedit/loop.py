@@ -45,7 +45,7 @@ def train(parts: Parts, source: TaskSource) -> Trained:
     trained = Trained([None], [{"round": 0, "style_shares": base.styles, "guards": base.row(), "verdict": "base"}])
     policy: Adapter | None = None
     state: State = {}
-    for round in run.rounds():
+    for round in range(1, settings.rounds + 1):
         key = f"round-{round}"
         tasks = source.draw(round)
         _announce_round(parts, round, len(tasks))

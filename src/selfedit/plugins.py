@@ -55,9 +55,7 @@ GROUPS: dict[str, Group] = {
             "kinds of self-edits: the change that an edit makes",
             True,
         ),
-        Group(
-            "tasks", "tasks.sources", ("draw", "dev", "evaluation", "known"), "sources of contexts with their probes"
-        ),
+        Group("tasks", "tasks.sources", ("draw", "dev", "evaluation", "known"), "sources of contexts with their probes"),
         Group("policies", "policies", ("propose",), "what writes self-edits"),
         Group("rewards", "rewards.terms", ("value",), "terms of a reward, beside the metrics"),
         Group("metrics", "rewards.metrics", ("grade",), "what calls an answer right", True),
@@ -93,7 +91,8 @@ class Plugin:
         """
         where = f"the plug-in {self.name!r} ({self.group.entry_points}) of the package {self.package}"
         try:
-            found = self.entry.load() if self.entry else _own(self.module, self.name)
+            kind = "".join(part.capitalize() for part in self.name.split("_"))
+            found = self.entry.load() if self.entry else getattr(import_module(self.module), kind)
         except Exception as error:  # another package can raise anything while it is imported
             raise PluginError(
                 f"{where} can't be imported ({type(error).__name__}: {error}); update or uninstall that package"
@@ -150,13 +149,7 @@ def describe(plugin: Plugin) -> str:
         text = inspect.getdoc(plugin.load()) or ""
     except PluginError as error:
         return f"broken: {error}"
-    if text.startswith("See the module"):
-        text = inspect.getdoc(import_module(plugin.module)) or ""
     return text.strip().split("\n")[0]
-
-
-def _own(module: str, name: str) -> Any:
-    return getattr(import_module(module), "".join(part.capitalize() for part in name.split("_")))
 
 
 @cache

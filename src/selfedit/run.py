@@ -16,7 +16,7 @@ import sqlite3
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,11 +56,6 @@ create view if not exists decisions as
 """
 
 
-def as_asked(settings: Settings) -> tuple[Settings, str]:
-    """Nothing to resolve."""
-    return settings, ""
-
-
 def ignore_event(kind: str, data: dict[str, Any]) -> None:
     """The listener of a run that nobody watches."""
 
@@ -82,10 +77,6 @@ class Run:
         """Tell whoever watches."""
         self.emit_to(kind, data)
 
-    def rounds(self) -> Iterator[int]:
-        """The numbers of the rounds of reinforcement learning, from 1."""
-        yield from range(1, self.settings.rounds + 1)
-
     def done(self, key: str) -> dict[str, Any] | None:
         """A committed chunk's data, or None."""
         row = self._db.execute("select data from chunks where key = ?", (key,)).fetchone()
@@ -106,19 +97,15 @@ class Run:
         parts = key.split("/")
         stage = parts[-2] if len(parts) > 1 and parts[-1].isdigit() else parts[-1]
         name, _, number = parts[0].partition("-")
-        round = int(number) if name in ("round", "look") and number.isdigit() else None
+        in_round = int(number) if name in ("round", "look") and number.isdigit() else None
+        row, seconds = (key, stage, in_round, data), round(time.perf_counter() - began, 3)
         try:
-            with self._transaction():
-                self._db.execute(
-                    "insert into chunks (key, stage, round, data) values (?, ?, ?, ?)", (key, stage, round, data)
-                )
-                self._db.execute(
-                    "insert or replace into timing values (?, ?)", (key, round_seconds(time.perf_counter() - began))
-                )
+            with self._db:  # commits, or rolls back
+                self._db.execute("begin immediate")
+                self._db.execute("insert into chunks (key, stage, round, data) values (?, ?, ?, ?)", row)
+                self._db.execute("insert or replace into timing values (?, ?)", (key, seconds))
         except sqlite3.OperationalError as error:
-            raise DiskError(
-                f"{self.directory}: {key} can't be committed ({error}); free some space and run again"
-            ) from None
+            raise DiskError(f"{self.directory}: {key} can't be committed ({error}); free some space and run again") from None
         # What was just computed and what a resumed run reads must be the same object (tuples become lists, keys strings).
         result: dict[str, Any] = json.loads(data)
         return result
@@ -139,16 +126,6 @@ class Run:
     def why(self, text: str) -> None:
         self._db.execute("insert or replace into meta values ('why', ?)", (text,))
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("begin immediate")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("rollback")
-            raise
-        self._db.execute("commit")
-
     def seconds(self) -> dict[str, float]:
         """Wall clock by chunk."""
         return dict(self._db.execute("select key, seconds from timing order by key").fetchall())
@@ -159,14 +136,9 @@ class Run:
         self._lock.close()
 
 
-def round_seconds(seconds: float) -> float:
-    """Seconds to the millisecond."""
-    return float(f"{seconds:.3f}")
-
-
 @contextmanager
 def open_run(
-    directory: Path, settings: Settings, on_event: OnEvent = ignore_event, resolve: Resolve = as_asked
+    directory: Path, settings: Settings, on_event: OnEvent = ignore_event, resolve: Resolve | None = None
 ) -> Iterator[Run]:
     """Open (or create) a run directory under a lock that dies with the process.
 
@@ -184,15 +156,11 @@ def open_run(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RunError(
-                f"{directory}: another process is running it; wait for it, or choose another --out"
-            ) from None
+            raise RunError(f"{directory}: another process is running it; wait for it, or choose another --out") from None
         try:
             run = Run(directory, settings, on_event, lock)
         except sqlite3.Error as error:
-            raise RunError(
-                f"{directory}/journal.db: {error}; move it away to start the run from the beginning"
-            ) from None
+            raise RunError(f"{directory}/journal.db: {error}; move it away to start the run from the beginning") from None
         try:
             _settle(run, resolve)
             yield run
@@ -206,11 +174,12 @@ def open_run(
             run.close()
 
 
-def _settle(run: Run, resolve: Resolve) -> None:
+def _settle(run: Run, resolve: Resolve | None) -> None:
     """Resolve and write the settings of a new run; take those of an old one, and refuse a directory that holds others."""
     file = run.directory / "config.toml"
     if not file.exists():
-        run.settings, run.why = resolve(run.settings)
+        if resolve is not None:
+            run.settings, run.why = resolve(run.settings)
         write_atomically(file, tomli_w.dumps(run.settings.fields()))
         return
     try:
@@ -241,13 +210,18 @@ def _as_planned(settings: Settings, theirs: dict[str, Any]) -> Settings:
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new one, never half of one."""
+    """Write a text file so that a reader sees the old or the new one, never half of one; DiskError where that fails."""
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(file)
+    except OSError as error:
+        raise DiskError(
+            f"{file}: can't be written ({error.strerror}); make room, or choose another path; what was committed is kept"
+        ) from None
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
 
 
 def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:

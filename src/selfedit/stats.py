@@ -23,7 +23,6 @@ class Interval:
     mean: float
     low: float
     high: float
-    n: int
 
 
 def as_row(found: Interval | None, name: str = "mean") -> dict[str, Any]:
@@ -37,13 +36,10 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
 
 
 def bootstrap_seeds(values_by_seed: Sequence[Sequence[float]], seed: int = 0) -> Interval:
-    """The mean over seeds of the mean over tasks; seeds are drawn with replacement, and tasks within each seed.
-
-    One seed reduces to a bootstrap over tasks.
-    """
+    """The mean over seeds of the mean over tasks; seeds are drawn with replacement, and tasks within each seed."""
     rows = _checked(values_by_seed)
     low, high = np.percentile(_draws(rows, seed), (2.5, 97.5))
-    return Interval(float(np.mean([row.mean() for row in rows])), float(low), float(high), sum(map(len, rows)))
+    return Interval(float(np.mean([row.mean() for row in rows])), float(low), float(high))
 
 
 def ratio_seeds(above: Sequence[Sequence[float]], below: Sequence[Sequence[float]], seed: int = 0) -> Interval | None:
@@ -61,7 +57,7 @@ def ratio_seeds(above: Sequence[Sequence[float]], below: Sequence[Sequence[float
     if not np.isfinite(high):
         return None
     mean = float(np.mean([r.mean() for r in tops]) / np.mean([r.mean() for r in bottoms]))
-    return Interval(mean, float(low), float(high), sum(map(len, tops)))
+    return Interval(mean, float(low), float(high))
 
 
 def _checked(values_by_seed: Sequence[Sequence[float]]) -> list[NDArray[np.float64]]:

@@ -99,12 +99,9 @@ def read_summary(source: Path | Mapping[str, Any]) -> AnySummary:
         )
     kind: type[Summary] | type[PooledSummary] = PooledSummary if "seeds" in data else Summary
     try:
-        text = json.dumps(data, allow_nan=False)
-        return kind.model_validate_json(text, extra="ignore" if version == 1 else None)
+        return kind.model_validate_json(json.dumps(data, allow_nan=False), extra="ignore" if version == 1 else None)
     except (ValueError, TypeError) as error:
-        raise RunError(
-            f"{name}: not a summary ({_problem(error)}); give a run's {SUMMARY_FILE}, or a pooled result"
-        ) from None
+        raise RunError(f"{name}: not a summary ({_problem(error)}); give a run's {SUMMARY_FILE}, or a pooled result") from None
 
 
 def read_run(run: Path) -> Summary:

@@ -39,9 +39,7 @@ class Templates(BaseModel):
     open_book: str = Field(description="how a probe is asked with the passage in view")
     line: str = Field(description="how one line of an edit becomes a training sequence")
     directives: str = Field(description="how a directive is asked for; ``{options}`` lists what it may choose")
-    chat: bool = Field(
-        False, description="prompts are a user's turn in the model's chat template (lines are plain text)"
-    )
+    chat: bool = Field(False, description="prompts are a user's turn in the model's chat template (lines are plain text)")
 
     def with_own(self, own: Mapping[str, str]) -> Templates:
         """These with a user's own texts: ``answer``, ``open_book``, ``line``, or a form's prompt, new or in another's place."""
@@ -76,28 +74,18 @@ def fill(template: str, **values: str) -> str:
 
     Known are ``{context}``, ``{title}``, ``{question}``, ``{line}`` and ``{answer}``; other braces are plain text. An
     empty title takes its line with it, where it has one to itself. Lone surrogates, which tokenizers refuse, become
-    U+FFFD.
-
-    Raises:
-        SettingsError: the template asks for a known field that has no value here.
+    U+FFFD. `problem_of` sees to it that a template asks for no field that has no value.
     """
     if not values.get("title", "").strip():
         template = _TITLE_LINE.sub("", template)
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            known = ", ".join(f"{{{name}}}" for name in values)
-            raise SettingsError(f"the template {template!r} asks for {match[0]}, which has no value here; use {known}")
-        return values[match[1]]
-
-    return LONE_SURROGATE.sub("\ufffd", _FILLED.sub(value, template))
+    return LONE_SURROGATE.sub("\ufffd", _FILLED.sub(lambda match: values[match[1]], template))
 
 
 def prompt_for(task: Task, form: str, templates: Templates) -> str:
     """The prompt that asks a policy for an edit of the ``form`` named, such as ``implications``.
 
     Raises:
-        SettingsError: there is no such form, or its template asks for a field that a task does not have.
+        SettingsError: there is no such form.
     """
     if form not in templates.prompts:
         raise SettingsError(f"there is no edit form {form!r}; choose one of {', '.join(templates.prompts)}")

@@ -33,9 +33,7 @@ class Writer:
         made: Policy = self._policy(self.engine, adapter, self.settings)
         return made
 
-    def write(
-        self, key: str, adapter: Adapter | None, tasks: Sequence[Task], k: int, form: Form | None = None
-    ) -> list[Edit]:
+    def write(self, key: str, adapter: Adapter | None, tasks: Sequence[Task], k: int, form: Form | None = None) -> list[Edit]:
         """``k`` edits per task by the policy with these weights. Seeds depend on ``key``'s first part and the task alone.
 
         ``form``: text edits of this form, whatever the run's kind of self-edits is.
@@ -55,7 +53,6 @@ class Writer:
                 return {"edits": [{**row, **more} for row, more in zip(rows, extra, strict=True)]}
 
             committed = self.run.once(f"{key}/propose/{start}", propose)["edits"]
-            known = [{name: row[name] for name in Edit.__dataclass_fields__} for row in committed]
-            edits += _EDITS.validate_python(known)
+            edits += _EDITS.validate_python(committed)
             self.run.emit("progress", name=key, done=len(part) * k)
         return edits

@@ -72,9 +72,7 @@ def engine() -> ActionEngine:
     ("baseline", "advantages"),
     [("none", (3.0, 1.0)), ("mean", (1.0, -1.0)), ("leave_one_out", (2.0, -2.0))],
 )
-def test_reinforce(
-    baseline: str, advantages: tuple[float, float], engine: ActionEngine, gradients: list[list[float]]
-) -> None:
+def test_reinforce(baseline: str, advantages: tuple[float, float], engine: ActionEngine, gradients: list[list[float]]) -> None:
     learn("reinforce", pair(engine, 3.0, 1.0), engine, own={"baseline": baseline, "normalise": "sum"})
     assert gradients == [by_hand((advantages[0] / 2, UP_A), (advantages[1] / 2, UP_B))]
 
@@ -82,9 +80,7 @@ def test_reinforce(
 @pytest.mark.parametrize(
     ("normalise", "weights"), [("token", (1 / 4, 1 / 4)), ("sequence", (1 / 2, 1 / 6)), ("sum", (1 / 2, 1 / 2))]
 )
-def test_normalisation(
-    normalise: str, weights: tuple[float, float], engine: ActionEngine, gradients: list[list[float]]
-) -> None:
+def test_normalisation(normalise: str, weights: tuple[float, float], engine: ActionEngine, gradients: list[list[float]]) -> None:
     edits = [action(POLICY, engine, A, 2.0, index=0), action(POLICY, engine, (B, B, A), 1.0, index=1)]
     learn("reinforce", edits, engine, own={"baseline": "none", "normalise": normalise})
     expected = by_hand((2 * weights[0], UP_A), (2 * weights[1], UP_B), (weights[1], UP_A))
@@ -175,9 +171,7 @@ def test_cloning_is_maximum_likelihood_of_the_winners(engine: ActionEngine, grad
 def test_ratios_are_one_on_policy_however_it_was_sampled(temperature: float, top_p: float) -> None:
     """With the sampling log-probabilities that an edit carries; then they follow the sampling distribution."""
     policy, engine = Logits((1.0, 0.2, -0.5, -3.0)), ActionEngine((0.0,) * 4)
-    edits = [
-        action(policy, engine, a, r, index=a, temperature=temperature, top_p=top_p) for a, r in ((0, 2.0), (1, 1.0))
-    ]
+    edits = [action(policy, engine, a, r, index=a, temperature=temperature, top_p=top_p) for a, r in ((0, 2.0), (1, 1.0))]
     made = algorithm(engine, settings("grpo", epochs=1)).improve(policy, edits, {}, 0)
     inside = top_p == 1.0 or all(math.isfinite(x) for j in edits for x in j.edit.completion.logprobs)
     assert inside
@@ -217,9 +211,7 @@ def test_value_error_takes_the_worse() -> None:
 
 
 @pytest.mark.parametrize("name", ["reinforce", "grpo", "ppo"])
-def test_invalid_edits_get_the_penalty_and_never_a_gain(
-    name: str, engine: ActionEngine, gradients: list[list[float]]
-) -> None:
+def test_invalid_edits_get_the_penalty_and_never_a_gain(name: str, engine: ActionEngine, gradients: list[list[float]]) -> None:
     made = learn(name, pair(engine, -0.5, None), engine, own={"invalid_reward": -2.0})
     assert made.figures["invalid"] == 1
     assert gradients[0][B] > 0 > gradients[0][A]  # down with B

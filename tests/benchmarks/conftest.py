@@ -12,6 +12,7 @@ from selfedit.config import Settings
 
 SMALL: dict[str, dict[str, Any]] = {
     "edits": {"max_new_tokens": 16},
+    "reward": {"max_answer_tokens": 3},
     "tasks": {"dev": 1, "probes_per_kind": 1},
     "model": {"dtype": "fp32"},
 }
@@ -26,9 +27,7 @@ def shorten(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         def short(*args: Any, **how: Any) -> Settings:
             settings = plan(*args, **how)
-            update = {
-                name: getattr(settings, name).model_copy(update=fields) for name, fields in (SMALL | sections).items()
-            }
+            update = {name: getattr(settings, name).model_copy(update=fields) for name, fields in (SMALL | sections).items()}
             return settings.model_copy(update=update)
 
         monkeypatch.setattr(benchmark, "settings_for", short)

@@ -12,8 +12,9 @@ from benchmarks import algorithms
 
 
 @pytest.fixture
-def _quick(shorten: Callable[..., None]) -> None:
-    shorten(algorithms, inner={"steps": 1}, guards={"anchors": 1}, algorithm={"epochs": 1})
+def _quick(shorten: Callable[..., None], tiny_world_model: str) -> None:
+    model = {"path": tiny_world_model, "templates": "world", "targets": "all-linear", "dtype": "fp32"}
+    shorten(algorithms, inner={"steps": 1}, guards={"anchors": 1}, algorithm={"epochs": 1}, model=model)
 
 
 @pytest.mark.usefixtures("_quick")

@@ -58,10 +58,10 @@ def test_an_engine_that_computes_something_else_is_seen(monkeypatch: pytest.Monk
 def test_the_first_number_of_edits_that_does_not_fit_ends_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Cohort.step
 
-    def limited(cohort: Cohort, place: AdapterContext) -> int:
+    def limited(cohort: Cohort, place: AdapterContext) -> None:
         if cohort.active > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return step(cohort, place)
+        step(cohort, place)
 
     monkeypatch.setattr(Cohort, "step", limited)
     model = gpu.build(gpu.TINY, CPU, torch.float32)

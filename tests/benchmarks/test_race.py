@@ -97,9 +97,7 @@ def test_a_candidate_that_diverged_never_wins() -> None:
     assert found.best == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"marks": (0.5, 0.25)}, {"marks": (1.0,)}, {"keep": 0.0}, {"seeds": 0}, {"margin": -1}]
-)
+@pytest.mark.parametrize("wrong", [{"marks": (0.5, 0.25)}, {"marks": (1.0,)}, {"keep": 0.0}, {"seeds": 0}, {"margin": -1}])
 def test_a_plan_that_cannot_be_raced_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         RacePlan(**wrong)  # type: ignore[arg-type]
@@ -192,11 +190,11 @@ def test_a_race_that_runs_out_of_memory_ends_as_one_with_half_as_many_at_once(
             reached.append(fraction)
             return super().advance(fraction, candidates)
 
-    def limited(cohort: Cohort, place: AdapterContext) -> int:
+    def limited(cohort: Cohort, place: AdapterContext) -> None:
         # There is room for six of them up to the mark, and behind it not even for the four that are left.
         if cohort.active > 2 and reached[-1] > 0.5:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return step(cohort, place)
+        step(cohort, place)
 
     monkeypatch.setattr(Cohort, "step", limited)
     examiner.engine.limit_members(8, lambda members, reason: told.append(members))

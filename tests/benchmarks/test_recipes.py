@@ -13,8 +13,9 @@ from benchmarks import recipes, tables
 from journals import journal_of
 
 
-def test_only_the_padding_differs(shorten: Callable[..., None], tmp_path: Path) -> None:
-    shorten(recipes, inner={"epochs": 1})
+def test_only_the_padding_differs(shorten: Callable[..., None], tiny_world_model: str, tmp_path: Path) -> None:
+    model = {"path": tiny_world_model, "templates": "world", "dtype": "fp32"}
+    shorten(recipes, inner={"epochs": 1}, model=model)
     file = tmp_path / "recipes.json"
     assert recipes.main(["--json", str(file), "--out", str(tmp_path / "runs"), "--passages", "2"]) == 0
     made = json.loads(file.read_text())

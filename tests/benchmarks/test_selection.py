@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import selection
+from selfedit.config import Settings, make_settings
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-def test_it_races_and_searches_in_full_on_the_same_edits(tmp_path: Path) -> None:
+def test_it_races_and_searches_in_full_on_the_same_edits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(fields: dict[str, Any]) -> Settings:
+        brief = {"edits": {"max_new_tokens": 40}, "inner": {"steps": 8}, "reward": {"max_answer_tokens": 6}}
+        return make_settings(fields | brief)
+
+    monkeypatch.setattr(selection, "make_settings", short)
     file = tmp_path / "selection.json"
     arguments = ["--json", str(file), "--tasks", "2", "--edits", "2", "--loops", "2", "--seed", "5", "--marks", "0.5"]
     assert selection.main(arguments) == 0

@@ -56,9 +56,7 @@ def test_a_table_that_is_not_what_the_results_hold_is_found_and_mended(
 
 def test_every_kind_of_table_reads_its_results() -> None:
     matrix = {"1": [0.75], "2": [0.25, 0.5]}
-    stream = full(
-        arms={"plain": arm("sum", 0.5, 0.25, matrix=matrix), "apart": arm("routed", 0.5, 0.25, matrix=matrix)}
-    )
+    stream = full(arms={"plain": arm("sum", 0.5, 0.25, matrix=matrix), "apart": arm("routed", 0.5, 0.25, matrix=matrix)})
     assert [row[0] for row in tables.merged(stream)[1:]] == ["`plain`"]
     assert [row[0] for row in tables.routed(stream)[1:]] == ["`apart`"]
     assert tables.matrix(stream)[1:3] == [

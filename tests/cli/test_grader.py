@@ -54,9 +54,7 @@ def test_report_measures_writes_and_says_what_weighs_most(capsys: pytest.Capture
     assert all(name in shown for name in load_grader().table)
 
 
-def test_titles_of_the_calibration_are_left_out(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_titles_of_the_calibration_are_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     grader = load_grader()
     known = Grader(**{**grader.__dict__, "titles": frozenset({title_hash("known")})})
     monkeypatch.setattr("selfedit.rewards.offline_grader.load_grader", lambda: known)
@@ -65,9 +63,7 @@ def test_titles_of_the_calibration_are_left_out(
     figures = json.loads(Path("out.json").read_text(encoding="utf-8"))
     assert (figures["agreement"], figures["n"], figures["n_excluded"]) == (1, 1, 2)
     error = refused(capsys, "report", "--data", str(write(ROW | {"title": "known"})))
-    assert (
-        "graded.jsonl: the grader was calibrated on the titles of all 1 answers; give answers on other titles" in error
-    )
+    assert "graded.jsonl: the grader was calibrated on the titles of all 1 answers; give answers on other titles" in error
 
 
 @pytest.mark.parametrize(
@@ -86,9 +82,7 @@ def test_titles_of_the_calibration_are_left_out(
         (json.dumps({k: v for k, v in ROW.items() if k != "correct"}), "line 1, correct: the field is missing"),
     ],
 )
-def test_bad_data_are_refused_with_file_line_and_field(
-    capsys: pytest.CaptureFixture[str], lines: str, message: str
-) -> None:
+def test_bad_data_are_refused_with_file_line_and_field(capsys: pytest.CaptureFixture[str], lines: str, message: str) -> None:
     Path("graded.jsonl").write_text(lines, encoding="utf-8")
     assert message in refused(capsys, "report", "--data", "graded.jsonl")
 

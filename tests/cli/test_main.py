@@ -16,9 +16,7 @@ from selfedit.errors import RunError
 from selfedit.types import Probe, Task
 
 Stub = Callable[..., None]
-TASKS = [
-    Task("dev-0", "Mara", ("Mara was born in Oskarstad.",), (Probe("Where was Mara born?", "Oskarstad", "direct"),))
-]
+TASKS = [Task("dev-0", "Mara", ("Mara was born in Oskarstad.",), (Probe("Where was Mara born?", "Oskarstad", "direct"),))]
 
 
 @pytest.fixture(autouse=True)
@@ -214,9 +212,7 @@ def test_the_picture_of_a_run_is_its_ladder_and_of_a_stream_what_each_way_keeps(
     assert "Passages learned so far" in Path("stream.svg").read_text()
 
 
-def test_a_dry_run_plans_and_runs_nothing(
-    capsys: pytest.CaptureFixture[str], runs: list[tuple[Settings, Path]]
-) -> None:
+def test_a_dry_run_plans_and_runs_nothing(capsys: pytest.CaptureFixture[str], runs: list[tuple[Settings, Path]]) -> None:
     Path("mine.toml").write_text("rounds = 4\n")
     assert main(["run", "mine.toml", "--dry-run"]) == 0
     assert "4 rounds" in capsys.readouterr().out
@@ -245,9 +241,7 @@ def test_report_writes_the_page_again_and_prints_the_tables(capsys: pytest.Captu
         ("{}", "not a summary"),
     ],
 )
-def test_report_says_what_is_wrong_with_a_run(
-    capsys: pytest.CaptureFixture[str], content: str | None, told: str
-) -> None:
+def test_report_says_what_is_wrong_with_a_run(capsys: pytest.CaptureFixture[str], content: str | None, told: str) -> None:
     Path("r").mkdir()
     if content is not None:
         Path("r/summary.json").write_bytes(content.encode("utf-8", "surrogateescape"))

@@ -132,9 +132,7 @@ def test_edits_that_were_not_tried_or_not_graded_are_counted() -> None:
 
 def test_an_edit_is_shown_with_its_own_passage() -> None:
     """The first passage's answers could not be graded: the summary's example is about another one."""
-    text = shown(
-        [("passage", {"context": "Another passage."}), ("done", {"summary": full_summary(), "directory": "x"})]
-    )
+    text = shown([("passage", {"context": "Another passage."}), ("done", {"summary": full_summary(), "directory": "x"})])
     assert text.count("An example, one passage of the run") == 2
     assert text.index("The model's self-edit about that passage") > text.rindex("An example, one passage")
 

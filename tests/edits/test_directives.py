@@ -81,9 +81,7 @@ def test_a_directive_is_read_as_it_was_written() -> None:
         ({"steps": 7}, "", 7),  # between two options
     ],
 )
-def test_numbers_are_clamped_to_the_runs_limits_and_it_is_noted(
-    changes: dict[str, Any], note: str, value: float
-) -> None:
+def test_numbers_are_clamped_to_the_runs_limits_and_it_is_noted(changes: dict[str, Any], note: str, value: float) -> None:
     directive, found, problem = kind().read(said(**changes))
     assert directive is not None
     assert (found, problem) == (note, "")
@@ -144,11 +142,7 @@ def test_a_directive_without_a_usable_text_is_invalid_as_a_text_would_be() -> No
     assert "empty" in kind().change(written(said()), TASK).invalid
 
 
-PIECES = (
-    '"samples": 2, |"lr": 0.01, |"lr": 1e999, |"steps": -0, |"rank": 16, |"layers": "all"}|{|}|"|\\|\x00|\'|é'.split(
-        "|"
-    )
-)
+PIECES = '"samples": 2, |"lr": 0.01, |"lr": 1e999, |"steps": -0, |"rank": 16, |"layers": "all"}|{|}|"|\\|\x00|\'|é'.split("|")
 PARTS = st.sampled_from([*PIECES, '{"forms": ["self_qa"], ', '"forms": [null], ', "[" * 50, "1" * 5000, "\ud800"])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

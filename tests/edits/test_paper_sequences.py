@@ -84,9 +84,7 @@ def test_all_logged_completions_become_what_seal_trains_on(preset: str, shared_d
 
 def test_the_prompts_passage_is_laid_out_as_in_the_logged_round(shared_data: Callable[[str], Path]) -> None:
     for article in json.loads(shared_data("seal/rank_iter0.json").read_text(encoding="utf-8"))["articles"]:
-        ours = prompt_for(
-            task_of(article["title"], article["context"]), "implications", built_in_templates()["general"]
-        )
+        ours = prompt_for(task_of(article["title"], article["context"]), "implications", built_in_templates()["general"])
         assert ours.partition("Passage:")[2] == article["prompt"].partition("Passage:")[2]
 
 

@@ -44,9 +44,7 @@ def prompts(seed: int, lengths: tuple[int, ...]) -> list[list[int]]:
 def strong(adapter: LoraAdapter, seed: int = 0, size: float = 0.3) -> LoraAdapter:
     """The adapter with random B: one that visibly changes what the model writes."""
     generator = torch.Generator().manual_seed(seed)
-    tensors = {
-        path: (a, size * torch.randn(b.shape, generator=generator)) for path, (a, b) in sorted(adapter.tensors.items())
-    }
+    tensors = {path: (a, size * torch.randn(b.shape, generator=generator)) for path, (a, b) in sorted(adapter.tensors.items())}
     return replace(adapter, tensors=tensors)
 
 

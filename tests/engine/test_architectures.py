@@ -103,9 +103,7 @@ def test_usual_updates_train_what_peft_trains(family: str, engine: TorchEngine, 
 
 def test_a_nan_neighbour_changes_no_bit_of_the_others(engine: TorchEngine) -> None:
     rng = random.Random(3)
-    healthy = [
-        Update((sequence(rng, LONG), sequence(rng, 4), sequence(rng, 5)), 4, 3, 1e-3, 4, 8.0, seed) for seed in range(3)
-    ]
+    healthy = [Update((sequence(rng, LONG), sequence(rng, 4), sequence(rng, 5)), 4, 3, 1e-3, 4, 8.0, seed) for seed in range(3)]
     well, ill = (
         engine.apply(healthy, on=None),
         engine.apply([healthy[0], replace(healthy[1], lr=1e30), healthy[2]], on=None),

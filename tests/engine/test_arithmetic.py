@@ -67,9 +67,7 @@ def test_a_sum_answers_as_peft_does_with_both_adapters(
     theirs.set_adapter("both")
     theirs.eval()
     total.save(tmp_path / "total")
-    ours = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(checkpoints[family]), tmp_path / "total"
-    ).eval()
+    ours = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(checkpoints[family]), tmp_path / "total").eval()
     for prompt in asked:
         ids = torch.tensor([prompt])
         with torch.no_grad():

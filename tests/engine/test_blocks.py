@@ -24,9 +24,7 @@ def test_every_token_has_one_place_and_padding_stays_in_its_sequence(lengths: li
     assert blocks.tokens[blocks.places].tolist() == list(range(sum(lengths)))
     assert int(blocks.real.sum()) == sum(lengths)
     owner = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-    for (n, length), tokens in zip(
-        blocks.shapes, blocks.tokens.split([n * length for n, length in blocks.shapes]), strict=True
-    ):
+    for (n, length), tokens in zip(blocks.shapes, blocks.tokens.split([n * length for n, length in blocks.shapes]), strict=True):
         assert (owner[tokens.view(n, length)] == owner[tokens.view(n, length)[:, :1]]).all()
     assert len(blocks.tokens) <= max(2 * sum(lengths), 32 * len(lengths))
 

@@ -139,9 +139,7 @@ def test_sampling_follows_temperature_and_top_p() -> None:
     assert counts[0] / 2000 == pytest.approx(0.25 / sum(x * x for x in p), abs=2e-3)
 
 
-def plain_sampling(
-    logits: np.ndarray, temperature: float, top_p: float, u: float
-) -> tuple[int, float, np.ndarray, np.ndarray]:
+def plain_sampling(logits: np.ndarray, temperature: float, top_p: float, u: float) -> tuple[int, float, np.ndarray, np.ndarray]:
     """Token, log-probability, the boundaries that ``u`` could lie on and those that ``top_p`` could: all in float64."""
     p = np.exp((logits - logits.max()) / temperature)
     p /= p.sum()
@@ -177,9 +175,7 @@ def test_a_token_is_the_inverse_cdf_of_its_rows_next_uniform(
     ours = zip(*sampler(temperature, top_p)(logits, rows), strict=True)
     for i, (token, logprob) in enumerate(ours):
         u = float(uniforms[i, i % 3])
-        expected, expected_logprob, boundaries, reached = plain_sampling(
-            logits[i].double().numpy(), temperature, top_p, u
-        )
+        expected, expected_logprob, boundaries, reached = plain_sampling(logits[i].double().numpy(), temperature, top_p, u)
         # Rounding may decide for another token where the uniform or top_p lies on a boundary.
         if min(abs(boundaries[:-1] - u), default=1.0) > 1e-9 and (top_p == 1 or min(abs(reached - top_p)) > 1e-9):
             assert token == expected
@@ -280,6 +276,4 @@ def test_an_updates_start_answers_like_the_base(llama: TorchEngine) -> None:
     one = update(1)
     bank = llama.bank([initial_adapter(llama.layout, one.rank, one.alpha, one.seed)])
     asked = [prompts(9, LENGTHS)]
-    assert llama.answer(asked, on=None, members=bank, max_new_tokens=8) == llama.answer(
-        asked, on=None, max_new_tokens=8
-    )
+    assert llama.answer(asked, on=None, members=bank, max_new_tokens=8) == llama.answer(asked, on=None, max_new_tokens=8)

@@ -55,9 +55,7 @@ def test_an_adapter_too_small_to_change_a_number_has_no_shift(llama: TorchEngine
 def test_members_that_are_not_bound_have_no_shift(llama: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     bind = AdapterContext.bind
 
-    def only_in_training(
-        self: AdapterContext, views: object, scale: Tensor, grads: Mapping[str, object] | None = None
-    ) -> None:
+    def only_in_training(self: AdapterContext, views: object, scale: Tensor, grads: Mapping[str, object] | None = None) -> None:
         if grads is not None:
             bind(self, views, scale, grads)  # type: ignore[arg-type]
 

@@ -29,9 +29,7 @@ def start_of(engine: TorchEngine, one: Update) -> LoraAdapter:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_mixture_trains_as_with_peft(
-    family: str, engines: dict[str, TorchEngine], checkpoints: dict[str, Path]
-) -> None:
+def test_a_mixture_trains_as_with_peft(family: str, engines: dict[str, TorchEngine], checkpoints: dict[str, Path]) -> None:
     """Beside a member without any, and from an adapter that is off the base already, so that there is something to give back."""
     engine = engines[family]
     plain = update(1, steps=3, batch_size=3)

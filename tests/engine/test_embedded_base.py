@@ -14,6 +14,7 @@ from selfedit.config import make_settings
 from selfedit.edits.text import text_change
 from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.errors import UpdateError
 from selfedit.evaluation.machine import EMBEDDED, load_engine
 from selfedit.tasks.sources.world import draw_tasks
 from tools.base.check import hits, known_questions, reading_probes
@@ -93,6 +94,8 @@ def test_adapters_of_different_modules_answer_beside_each_other() -> None:
     upper = engine.apply([change.update], on=None).adapter(0)
     everywhere = engine.apply([replace(change.update, targets="all-linear")], on=None).adapter(0)
     prompts = [engine.encode_prompt(f" Question: {probe.question} Answer:") for probe in task.probes]
-    together = engine.apply([upper, everywhere, change.update], on=None)
+    together = engine.apply([upper, everywhere], on=None)
     alone = [engine.answer([prompts], on=one, max_new_tokens=8)[0] for one in (upper, everywhere)]
-    assert engine.answer([prompts] * 3, on=None, members=together, max_new_tokens=8) == [*alone, alone[0]]
+    assert engine.answer([prompts] * 2, on=None, members=together, max_new_tokens=8) == alone
+    with pytest.raises(UpdateError, match="by calls of their own"):
+        engine.apply([upper, change.update], on=None)

@@ -62,17 +62,13 @@ def test_what_is_no_model_is_refused(copy: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (copy / "model.safetensors").write_bytes(b"no safetensors")
     refused(copy, "can't be loaded")
-    config = BertConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=260
-    )
+    config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=260)
     BertForMaskedLM(config).save_pretrained(copy)
     refused(copy, "BertForMaskedLM|BertLMHead|missing|can't be loaded")
 
 
 def test_a_model_that_looks_ahead_is_refused(copy: Path) -> None:
-    config = BertConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=260
-    )
+    config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=260)
     config.is_decoder = True
     model = BertForMaskedLM(config)
     with pytest.raises(ModelError):
@@ -128,12 +124,10 @@ def test_special_tokens_spelled_out_are_plain_text(llama: TorchEngine) -> None:
 
 def test_a_chat_template_counts_and_the_users_text_does_not(checkpoints: dict[str, Path]) -> None:
     engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu")
-    assert engine.texts.chat("hi") == "hi"
     assert engine.encode_chat("hi") == engine.encode_prompt("hi")
-    engine.texts.tokenizer.chat_template = "<s>{% for m in messages %}<|user|>{{ m.content }}</s>{% endfor %}"
-    assert engine.texts.chat("hi") == "<s><|user|>hi</s>"
+    engine.tokenizer.chat_template = "<s>{% for m in messages %}<|user|>{{ m.content }}</s>{% endfor %}"
     assert engine.encode_chat("a</s>b") == [1, 3, *engine.encode("a</s>b"), 2]
-    engine.texts.tokenizer.chat_template = "nothing"
+    engine.tokenizer.chat_template = "nothing"
     with pytest.raises(ModelError, match="chat template"):
         engine.encode_chat("hi")
 

@@ -62,13 +62,13 @@ def test_a_merge_keeps_the_dtype_the_generation_config_and_the_chat_template(
 ) -> None:
     engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", dtype="bf16")
     engine.model.generation_config = GenerationConfig(eos_token_id=[2, 7])
-    engine.texts.tokenizer.chat_template = "<|user|>{{ messages[0]['content'] }}"
+    engine.tokenizer.chat_template = "<|user|>{{ messages[0]['content'] }}"
     adapter = made(engine)
     engine.merge(adapter, tmp_path / "merged")
     merged = TorchEngine.load(str(tmp_path / "merged"), device="cpu", dtype="bf16")
     assert json.loads((tmp_path / "merged" / "config.json").read_text())["dtype"] == "bfloat16"
     assert merged.stops == {2, 7}
-    assert merged.texts.chat("hello") == "<|user|>hello"
+    assert merged.encode_chat("hello") == engine.encode_chat("hello") != engine.encode_prompt("hello")
     for path, (a, b) in adapter.tensors.items():
         exact = engine.model.get_submodule(path).weight.float() + adapter.scale * b @ a
         assert torch.equal(merged.model.get_submodule(path).weight, exact.bfloat16())
@@ -87,14 +87,12 @@ def test_an_existing_directory_is_refused(there: str, llama: TorchEngine, tmp_pa
     assert list(tmp_path.iterdir()) == [place]
 
 
-def test_an_interrupted_merge_leaves_nothing(
-    llama: TorchEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_merge_leaves_nothing(llama: TorchEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(directory: Path) -> None:
         assert (Path(directory) / "model.safetensors").exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(llama.texts.tokenizer, "save_pretrained", interrupted)
+    monkeypatch.setattr(llama.tokenizer, "save_pretrained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         llama.merge(made(llama), tmp_path / "merged")
     assert not list(tmp_path.iterdir())
@@ -108,9 +106,7 @@ def test_a_tied_weight_is_not_merged(llama: TorchEngine, engines: dict[str, Torc
     assert [path.name for path in tmp_path.iterdir()] == ["untied"]
 
 
-def test_an_adapter_of_another_base_is_not_merged(
-    llama: TorchEngine, engines: dict[str, TorchEngine], tmp_path: Path
-) -> None:
+def test_an_adapter_of_another_base_is_not_merged(llama: TorchEngine, engines: dict[str, TorchEngine], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="another base"):
         llama.merge(made(engines["gpt2"]), tmp_path / "merged")
     assert not list(tmp_path.iterdir())

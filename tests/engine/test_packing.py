@@ -52,12 +52,3 @@ def test_targets_are_the_next_tokens_of_the_mask() -> None:
     assert packed.sources.tolist() == [1, 2]
     assert packed.targets.tolist() == [9, 10]
     assert packed.member_counts == [2]
-
-
-def test_padding_can_repeat_the_rows_first_sequence() -> None:
-    long, short = TrainSequence((7, 8), (True,) * 2), TrainSequence((5,), (True,))
-    plain, packed = (pack([[short, long]], 100, torch.device("cpu"), echo=echo) for echo in (False, True))
-    assert plain.ids.tolist() == [[7, 8, 5, 0, 0, 0, 0, 0]]
-    assert packed.ids.tolist() == [[7, 8, 5, 7, 8, 7, 8, 7]]
-    assert packed.positions.tolist() == [[0, 1, 0, 0, 1, 0, 1, 0]]
-    assert packed.sources.tolist() == plain.sources.tolist()

@@ -17,7 +17,7 @@ from selfedit.edits.parsing.lines import padded as fill_up
 from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
 from selfedit.engine.adapters.targets import find_layout
 from selfedit.engine.torch_engine import TorchEngine
-from selfedit.engine.training import delivery
+from selfedit.engine.training import fit
 from selfedit.types import TrainSequence, Update
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.
@@ -54,9 +54,7 @@ def test_padded_sequences_train_as_the_seal_baseline_does(
     for sequence, filled in zip(one.sequences, padded(one).sequences, strict=True):
         with torch.no_grad():  # a first step's loss is the base's: the adapter's B is zero
             loss = float(base(**collate([sequence], wide, EOS)).loss)
-        assert engine.apply([replace(one, sequences=(filled,), steps=1)], on=None).losses[0] == pytest.approx(
-            [loss], rel=1e-5
-        )
+        assert engine.apply([replace(one, sequences=(filled,), steps=1)], on=None).losses[0] == pytest.approx([loss], rel=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,13 +97,13 @@ def test_padding_leaves_something_to_see(llama: TorchEngine, padding: int) -> No
 def test_the_delivery_probe_leaves_padding_away(llama: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 2 048 tokens most would be padding, each with logits over the whole vocabulary."""
     probed: list[int] = []
-    real = delivery.token_logprobs
+    real = fit.token_logprobs
 
     def seen(*args: Any) -> Any:
         probed.extend(len(s.ids) + s.padding for row in args[3] for s in row)
         return real(*args)
 
-    monkeypatch.setattr(delivery, "token_logprobs", seen)
+    monkeypatch.setattr(fit, "token_logprobs", seen)
     one = update(8)
     assert llama.apply([padded(one)], on=None).shift[0] > 0
     assert set(probed) == {min(len(s.ids) for s in one.sequences)}

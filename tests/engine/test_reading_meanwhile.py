@@ -60,10 +60,10 @@ def read(engine: LocalEngine, on: Adapter, seed: int) -> list[object]:
     ]
 
 
-def meanwhile(threads: int) -> None:
+def meanwhile(threads: int, model: str) -> None:
     """Raises where a call gives anything else than alone."""
     torch.set_num_threads(threads)
-    engine = TorchEngine.load(str(EMBEDDED), device="cpu", at_once=AtOnce(members=2))
+    engine = TorchEngine.load(model, device="cpu", at_once=AtOnce(members=2))
     adapters = [strong(engine.initial_adapter(rank=4, alpha=4.0, seed=k), seed=k, size=0.02) for k in range(4)]
     alone = [read(engine, adapter, k) for k, adapter in enumerate(adapters)]
     assert len({str(some) for some in alone}) == 4
@@ -97,8 +97,8 @@ def meanwhile(threads: int) -> None:
     assert not any("forward" in vars(module) for module in engine.model.modules())
 
 
-def test_readers_and_a_training_get_what_each_gets_alone_on_one_thread() -> None:
-    meanwhile(1)
+def test_readers_and_a_training_get_what_each_gets_alone_on_one_thread(tiny_world_model: str) -> None:
+    meanwhile(1, tiny_world_model)
 
 
 def test_readers_and_a_training_get_what_each_gets_alone_on_two_threads() -> None:
@@ -178,4 +178,4 @@ def test_a_body_is_returned_where_a_call_fails(llama: TorchEngine) -> None:
 
 
 if __name__ == "__main__":
-    meanwhile(int(sys.argv[1]))
+    meanwhile(int(sys.argv[1]), str(EMBEDDED))

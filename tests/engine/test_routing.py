@@ -1,29 +1,18 @@
-"""Routed experts get some of the tokens, in an order of their own: members train and answer one after another, as exactly."""
+"""Routed experts get some of the tokens, in an order of their own: as targets they are refused."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
-from made_updates import mixed_updates, prompts, strong, update
-from peft import PeftModel
+from made_updates import mixed_updates, update
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 
-from benchmarks.peft_reference import distance, peft_fit
 from conftest import FAMILIES, byte_tokenizer, tiny_model
-from selfedit.config import AtOnce
-from selfedit.engine.adapters.lora import initial_adapter
+from selfedit.engine.adapters.expert_routing import routed_modules
+from selfedit.engine.model.body import Body
 from selfedit.engine.torch_engine import TorchEngine
-from selfedit.engine.training.cohort import Cohort
-
-# PEFT 0.21 reads a property that transformers 5.23 renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-NEW = 12
+from selfedit.errors import ModelError
 
 
 class Experts(nn.Module):
@@ -33,9 +22,7 @@ class Experts(nn.Module):
         super().__init__()
         self.top = top
         self.gate = nn.Linear(width, experts, bias=False)
-        self.experts = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, 24), nn.GELU(), nn.Linear(24, width)) for _ in range(experts)
-        )
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(width, 24), nn.GELU(), nn.Linear(24, width)) for _ in range(experts))
         for weights in self.parameters():
             nn.init.normal_(weights, std=0.3)
 
@@ -58,93 +45,21 @@ def mixture(experts: int = 8, top: int = 2) -> PreTrainedModel:
     return model
 
 
-@pytest.fixture(scope="module")
-def model() -> PreTrainedModel:
-    return mixture()
-
-
-@pytest.fixture(scope="module")
-def engine(model: PreTrainedModel) -> TorchEngine:
-    with pytest.warns(UserWarning, match=r"32 of the targets, such as .*experts\.0\.0.* one after another") as warned:
-        engine = TorchEngine(model, byte_tokenizer(), at_once=AtOnce(members=4))
-    assert len(warned) == 1
-    return engine
-
-
-def written(engine: TorchEngine, model: Any, prompt: list[int]) -> str:
-    """What transformers' own greedy decoding writes after one prompt."""
-    out = model.generate(
-        input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=NEW, pad_token_id=0, eos_token_id=2
-    )
-    tokens = out[0, len(prompt) :].tolist()
-    return engine.decode(tokens[:-1] if tokens[-1] == 2 else tokens)
-
-
-def test_members_train_what_peft_trains_one_by_one(engine: TorchEngine, model: PreTrainedModel) -> None:
-    # Short steps, so that in each some experts see no token at all; clipped, so that AdamW follows gradients, not their noise.
-    short = update(5, batch_size=1, steps=8, max_grad_norm=1e-6)
-    updates, before = [*mixed_updates()[1:3], short], engine.base_sha256()
-    bank = engine.apply(updates, on=None)
-    for k, one in enumerate(updates):
-        start = initial_adapter(engine.layout, one.rank, one.alpha, one.seed)
-        reference, losses = peft_fit(model, one, start)
-        assert distance(bank.adapter(k), reference) <= 1e-4
-        assert bank.losses[k] == pytest.approx(losses, rel=1e-5)
-    assert all(shift > 0 for shift in bank.shift)
-    assert engine.base_sha256() == before
-
-
-def test_members_answer_and_score_as_their_exports_do_in_peft(engine: TorchEngine, tmp_path: Path) -> None:
-    adapters = [strong(initial_adapter(engine.layout, rank, 4.0, rank), seed=rank) for rank in (2, 5, 3)]
-    asked = [prompts(k, (2, 30, 9)[: k + 1]) for k in range(3)]
-    bank = engine.bank(adapters)
-    answers = engine.answer(asked, on=None, members=bank, max_new_tokens=NEW)
-    scores = engine.score([[(prompt[:1], prompt[1:]) for prompt in row] for row in asked], on=None, members=bank)
-    for k, adapter in enumerate(adapters):
-        adapter.save(tmp_path / str(k))
-        base = mixture()
-        base.load_state_dict(engine.model.state_dict())
-        theirs = PeftModel.from_pretrained(base, tmp_path / str(k)).eval()
-        assert answers[k] == [written(engine, theirs, prompt) for prompt in asked[k]]
-        for prompt, scored in zip(asked[k], scores[k], strict=True):
-            with torch.no_grad():
-                logits = theirs(input_ids=torch.tensor([prompt])).logits[0, :-1]
-            expected = torch.log_softmax(logits, -1)[range(len(prompt) - 1), prompt[1:]]
-            assert scored.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
-
-
-def test_a_policy_on_the_experts_serves_all_rows_together(engine: TorchEngine, tmp_path: Path) -> None:
-    policy = strong(initial_adapter(engine.layout, 4, 6.0, 1))
-    policy.save(tmp_path)
-    base = mixture()
-    base.load_state_dict(engine.model.state_dict())
-    theirs = PeftModel.from_pretrained(base, tmp_path).eval()
-    asked = prompts(1, (9, 3, 20))
-    assert engine.answer([asked], on=policy, max_new_tokens=NEW)[0] == [written(engine, theirs, p) for p in asked]
-
-
-def test_modules_beside_the_experts_are_adapted_many_at_once(
-    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        engine = TorchEngine(model, byte_tokenizer(), targets="q_proj,gate", at_once=AtOnce(members=4))
-    step, sizes = Cohort.step, []
-    monkeypatch.setattr(Cohort, "step", lambda self, place: sizes.append(self.active) or step(self, place))
-    updates = mixed_updates()[:2]
-    engine.apply(updates, on=None)
-    assert max(sizes) == 2
-    sizes.clear()
-    with pytest.warns(UserWarning, match="one after another"):
-        engine.apply([replace(one, targets="all-linear") for one in updates], on=None)
-    assert max(sizes) == 1
+def test_experts_are_refused_as_targets_and_what_is_beside_them_is_adapted() -> None:
+    model = mixture()
+    with pytest.raises(ModelError, match=r"32 of the targets, such as .*experts\.0\.0.*model\.targets"):
+        TorchEngine(model, byte_tokenizer())
+    engine = TorchEngine(model, byte_tokenizer(), targets="q_proj,gate")
+    assert not engine.apply(mixed_updates()[:2], on=None).failed
+    experts = update(1, targets="all-linear")
+    assert "some of the tokens only" in str(engine.check(experts))
+    with pytest.raises(ModelError, match="some of the tokens only"):
+        engine.apply([experts], on=None)
 
 
 def routed(model: PreTrainedModel) -> set[str]:
     """The modules of layer 0 that are found to be routed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = TorchEngine(model, byte_tokenizer()).experts.paths
+    found = routed_modules(Body(model, "tiny"))
     return {path.removeprefix("model.layers.0.") for path in found if "layers.0." in path}
 
 
@@ -176,6 +91,23 @@ def test_a_module_that_gets_equally_many_tokens_of_every_text_by_chance_is_found
     assert routed(model) == {"mlp.extra"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_module_with_a_few_very_large_inputs_is_no_expert(dtype: torch.dtype) -> None:
+    class Loud(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.extra = inner, nn.Linear(32, 32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            loud = torch.ones_like(x)
+            loud.view(-1)[0] = 1e5
+            return self.inner(x) + self.extra(x * loud) * 1e-6
+
+    model = tiny_model("llama")
+    model.model.layers[0].mlp = Loud(model.model.layers[0].mlp)
+    assert not routed(model.to(dtype))
+
+
 def test_a_module_whose_rows_have_nothing_to_do_with_the_batch_counts_as_routed() -> None:
     class Biased(nn.Module):
         def __init__(self, inner: nn.Module) -> None:
@@ -192,7 +124,7 @@ def test_a_module_whose_rows_have_nothing_to_do_with_the_batch_counts_as_routed(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_usual_families_route_nothing(family: str, engines: dict[str, TorchEngine]) -> None:
-    assert not engines[family].experts.paths
+    assert not routed_modules(engines[family].body)
     assert not any(module._forward_pre_hooks for module in engines[family].model.modules())
 
 

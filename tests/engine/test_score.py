@@ -52,9 +52,7 @@ def test_scores_do_not_depend_on_how_they_are_cut(llama: TorchEngine, checkpoint
     bank = strong_bank(llama, 3)
     pairs = [[(p[:2], p[2:]) for p in prompts(k, (9, 5, 14)[: k + 1])] for k in range(3)]
     whole = llama.score(pairs, on=None, members=bank)
-    cut = TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(tokens=12)).score(
-        pairs, on=None, members=bank
-    )
+    cut = TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(tokens=12)).score(pairs, on=None, members=bank)
     for row, other_row in zip(whole, cut, strict=True):
         for one, other in zip(row, other_row, strict=True):
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)

@@ -57,9 +57,7 @@ def by_peft(
     return {n: (m.lora_A["default"].weight.grad, m.lora_B["default"].weight.grad) for n, m in modules.items()}, loss
 
 
-def test_any_loss_has_pefts_gradients(
-    family: str, engines: dict[str, TorchEngine], checkpoints: dict[str, Path]
-) -> None:
+def test_any_loss_has_pefts_gradients(family: str, engines: dict[str, TorchEngine], checkpoints: dict[str, Path]) -> None:
     engine = engines[family]
     adapters = [start(engine, 1), start(engine, 2, rank=2), start(engine, 3)]
     texts = [sequences(1, 9, 20, 6), sequences(2, 12), sequences(3, 5, 5)]
@@ -102,8 +100,7 @@ def test_several_forwards_add_up_and_a_kept_graph_can_be_used_twice(llama: Torch
     bank = llama.bank([start(llama, 1)])
     parameters = bank.parameters()
     first, second = (
-        llama.states([batch], on=None, members=bank).logprobs().sum()
-        for batch in (sequences(1, 9, 5), sequences(2, 14))
+        llama.states([batch], on=None, members=bank).logprobs().sum() for batch in (sequences(1, 9, 5), sequences(2, 14))
     )
     (both,) = torch.autograd.grad(first + second, parameters, retain_graph=True)
     (one,) = torch.autograd.grad(first, parameters, retain_graph=True)
@@ -154,8 +151,7 @@ def test_what_was_sampled_is_scored_as_it_was_sampled(llama: TorchEngine, temper
     prompts = [[1, 5, 9], [1, 20, 30, 40]]
     written = llama.sample(prompts, [3, 4], on=None, max_new_tokens=12, temperature=temperature, top_p=top_p)
     texts = [
-        TrainSequence(w.prompt_ids + w.token_ids, (False,) * len(w.prompt_ids) + (True,) * len(w.token_ids))
-        for w in written
+        TrainSequence(w.prompt_ids + w.token_ids, (False,) * len(w.prompt_ids) + (True,) * len(w.token_ids)) for w in written
     ]
     states = llama.states([texts], on=None)
     for ours, one in zip(states.split(states.logprobs(temperature, top_p))[0], written, strict=True):

@@ -82,7 +82,7 @@ def test_such_a_module_is_not_merged(rounded: TorchEngine, tmp_path: Path) -> No
 
 def test_a_forward_that_somebody_hung_on_a_module_is_used_and_kept(checkpoints: dict[str, Path]) -> None:
     model = AutoModelForCausalLM.from_pretrained(checkpoints["llama"])
-    tokenizer = TorchEngine.load(str(checkpoints["llama"]), device="cpu").texts.tokenizer
+    tokenizer = TorchEngine.load(str(checkpoints["llama"]), device="cpu").tokenizer
     module = model.get_submodule("model.layers.0.mlp.up_proj")
     plain, calls = module.forward, []
 

@@ -59,9 +59,7 @@ def test_a_range_is_a_slice_of_the_layers() -> None:
 
 
 def test_layers_inside_layers_are_not_the_decoders() -> None:
-    config = MixtralConfig(
-        vocab_size=260, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_local_experts=2
-    )
+    config = MixtralConfig(vocab_size=260, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_local_experts=2)
     model = AutoModelForCausalLM.from_config(config)
     model.model.layers[0].twins = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
     found = [target.path for target in find_layout(model, "all-linear@1:", "base").targets]

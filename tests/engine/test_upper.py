@@ -32,12 +32,8 @@ def test_reusing_the_lower_layers_changes_nothing(
     assert not any("forward" in module.__dict__ or module._forward_pre_hooks for module in engine.model.modules())
 
 
-def test_each_sequence_goes_through_the_lower_layers_once(
-    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = TorchEngine.load(
-        str(checkpoints["llama"]), device="cpu", targets="all-linear@1:", at_once=AtOnce(members=2)
-    )
+def test_each_sequence_goes_through_the_lower_layers_once(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", targets="all-linear@1:", at_once=AtOnce(members=2))
     seen: list[TrainSequence] = []
     lower = Upper.lower
     monkeypatch.setattr(Upper, "lower", lambda self, given: seen.extend(given) or lower(self, given))
@@ -57,9 +53,7 @@ def test_no_reuse_where_the_first_layer_or_something_outside_the_layers_is_adapt
     assert first_adapted(llama.body, llama.layout) == 0
 
 
-def test_a_model_that_cannot_be_cut_is_trained_whole(
-    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_cannot_be_cut_is_trained_whole(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     engine = TorchEngine.load(str(checkpoints["llama"]), device="cpu", targets="all-linear@1:")
     monkeypatch.setattr(Upper, "lower", lambda self, given: [torch.zeros(len(s.ids), 32) for s in given])
     assert first_adapted(engine.body, engine.layout) == 0

@@ -63,7 +63,7 @@ def test_an_error_in_one_piece_stops_the_others_between_steps(
                 if piece == 1 and step == 3:
                     raise error("piece 1")
                 time.sleep(0.01)
-                yield 1
+                yield
         finally:
             closed.append(piece)
 
@@ -83,7 +83,7 @@ def test_ctrl_c_stops_every_piece_between_steps(llama: TorchEngine, two_threads:
                 if piece == 1 and step == 3:
                     os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C sends: Python tells the main thread alone
                 time.sleep(0.01)
-                yield 1
+                yield
         finally:
             closed.append(piece)
 

@@ -13,14 +13,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selfedit.algorithms.base import RatedEdit, State
-from selfedit.algorithms.common.training import cloning_sequence
+from selfedit.algorithms.common.training import cloning_sequence, per_token
 from selfedit.config import Settings, make_settings
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.evaluation.machine import load_engine
 from selfedit.plugins import find
 from selfedit.policies.directive_writer import DirectiveWriter
 from selfedit.templates import prompt_for
-from selfedit.types import Edit, Probe, Task
+from selfedit.types import Completion, Edit, Probe, Task
 
 TASKS = [Task(f"t{n}", "", (f"The town {n} is old.",), (Probe("Is it?", "yes"),)) for n in range(2)]
 
@@ -91,14 +91,28 @@ def test_an_edit_depends_on_its_task_its_number_and_the_seed_alone(fields: dict[
     assert said(writer.propose(TASKS, 3, 6)) != all_of_them
 
 
+def test_a_choice_has_a_temperature_of_its_own(fields: dict[str, Any], engine: TorchEngine) -> None:
+    settings = settings_for(fields, temperature=0.2)
+    edit = DirectiveWriter(engine, None, settings).propose(TASKS[:1], 1, 5)[0]
+    assert edit.temperature == 0.2
+
+    def logprobs(completion: Completion, temperature: float) -> list[float]:
+        sequence = cloning_sequence(completion)
+        return per_token(engine, None, [sequence], lambda states: states.logprobs(temperature), 1)[0].tolist()
+
+    def sampled(completion: Completion) -> list[float]:
+        return [p for p, chosen in zip(completion.logprobs, completion.chosen, strict=True) if chosen]
+
+    assert sampled(edit.completion) == pytest.approx(logprobs(edit.completion, 0.2), abs=1e-3)
+    assert sampled(edit.completion) != pytest.approx(logprobs(edit.completion, 1.0), abs=1e-3)
+
+
 def test_a_rung_may_ask_for_text_edits_in_place_of_directives(fields: dict[str, Any], engine: TorchEngine) -> None:
     (edit,) = DirectiveWriter(engine, None, settings_for(fields)).propose(TASKS[:1], 1, 5, "self_qa")
     assert (edit.kind, edit.form, edit.further) == ("text", "self_qa", ())
 
 
-def test_a_passage_too_long_for_the_window_has_an_edit_that_says_so(
-    fields: dict[str, Any], engine: TorchEngine
-) -> None:
+def test_a_passage_too_long_for_the_window_has_an_edit_that_says_so(fields: dict[str, Any], engine: TorchEngine) -> None:
     long = replace(TASKS[0], id="long", context=("old " * 2000,))
     found, other = DirectiveWriter(engine, None, settings_for(fields)).propose([long, TASKS[1]], 1, 5)
     assert "window" in found.problem

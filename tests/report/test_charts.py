@@ -27,7 +27,7 @@ def test_a_chart_takes_the_pages_text_colour_and_has_no_ids_that_could_clash() -
 
 def test_a_chart_can_be_saved_for_documents(tmp_path: Path) -> None:
     drawn = ladder_chart(full())
-    assert save(drawn, tmp_path / "ladder.png", scale=1).read_bytes().startswith(b"\x89PNG")
+    assert save(drawn, tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
     assert save(drawn, tmp_path / "ladder.svg").read_text(encoding="utf-8").startswith("<svg")
     with pytest.raises(ValueError, match=r"\.png or \.svg"):
         save(drawn, tmp_path / "ladder.pdf")

@@ -66,9 +66,7 @@ def test_a_terminal_shows_one_line_per_arm() -> None:
     assert [line.split()[0] for line in lines[1:4]] == list(ARMS)
     assert "61.5 %" in lines[2]
     assert "3/3" in lines[2]
-    assert "not accepted as they are: plain 1 scaled; <b>best</b> 1 scaled; routed 1 scaled." in " ".join(
-        " ".join(lines).split()
-    )
+    assert "not accepted as they are: plain 1 scaled; <b>best</b> 1 scaled; routed 1 scaled." in " ".join(" ".join(lines).split())
 
 
 def test_eighty_columns_cut_nothing_off() -> None:

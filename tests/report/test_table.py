@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console, RenderableType
 from sample_summary import full, full_summary, minimal
 
-from selfedit.report.table import bar, ladder_table, paired_table, rounds_table
+from selfedit.report.table import LadderTable, bar, paired_table, rounds_table
 from selfedit.report.words import rung_label
 from selfedit.summary import Summary
 
@@ -18,7 +18,7 @@ def rendered(renderable: RenderableType, width: int, terminal: bool = False) -> 
 
 
 def tables(summary: Summary) -> list[RenderableType]:
-    return [ladder_table(summary), paired_table(summary), rounds_table(summary)]
+    return [LadderTable(summary), paired_table(summary), rounds_table(summary)]
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -30,7 +30,7 @@ def test_no_table_is_wider_than_the_screen(summary: Summary, width: int) -> None
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_every_rung_is_one_whole_line_of_the_ladder(width: int) -> None:
-    lines = rendered(ladder_table(full()), width).splitlines()
+    lines = rendered(LadderTable(full()), width).splitlines()
     rungs = full().ladder
     for row, line in zip(rungs, lines[1 : len(rungs) + 1], strict=True):
         assert line.startswith(f"{rung_label(row.rung)} ")
@@ -44,22 +44,17 @@ def test_every_rung_is_one_whole_line_of_the_ladder(width: int) -> None:
 
 @pytest.mark.parametrize("ascii_only", [False, True])
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_a_long_rung_is_one_line_too_and_its_whole_name_stands_below(width: int, ascii_only: bool) -> None:
+def test_a_long_rung_is_wrapped_and_nothing_of_it_is_lost(width: int, ascii_only: bool) -> None:
     ladder = full_summary()["ladder"]
     ladder[0]["rung"] = "_".join(["a", *["very"] * 20, "long_name"])
     ladder[0]["trained_tokens"] = 123_456_789_012
-    console = Console(file=StringIO(), width=width, highlight=False)
-    if ascii_only:
-        console = Console(file=_Ascii(), width=width, highlight=False)
-    console.print(ladder_table(minimal(ladder=ladder)))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    cut = "..." if ascii_only else "…"
-    assert lines[1].startswith("a very")
-    assert lines[1].endswith("123,456,789,012")
-    assert cut in lines[1]
-    assert lines[2].startswith("passage only ")
-    assert max(map(len, (line.rstrip() for line in lines))) <= width
-    assert rung_label(ladder[0]["rung"]) in " ".join(" ".join(lines).split())
+    console = Console(file=_Ascii() if ascii_only else StringIO(), width=width, highlight=False)
+    console.print(LadderTable(minimal(ladder=ladder)))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.isascii() or not ascii_only
+    assert "123,456,789,012" in shown
+    assert shown.count("very") >= 20
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
 
 
 class _Ascii(StringIO):
@@ -80,7 +75,7 @@ def test_rounds_show_what_was_rolled_back_and_why() -> None:
 def test_text_of_a_model_reaches_a_terminal_without_its_control_codes() -> None:
     for name, shown in (("\x1b[31mred", "[31mred"), ("[bold]", "[bold]")):
         ladder = [{**full_summary()["ladder"][0], "rung": name}]
-        text = rendered(ladder_table(minimal(ladder=ladder)), 80)
+        text = rendered(LadderTable(minimal(ladder=ladder)), 80)
         assert shown in text
         assert "\x1b" not in text
 

@@ -87,9 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
         if how == "cut":  # the connection is lost in the middle
             return self._send(200, reply[: len(reply) // 2], length=len(reply))
         if how == "choiceless":
-            return self._send(
-                200, b'{"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": []}'
-            )
+            return self._send(200, b'{"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": []}')
         if how == "html":
             return self._send(200, b"<html>busy: yes</html>", kind="text/html")
         if how == "number":

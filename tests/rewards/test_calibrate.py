@@ -52,9 +52,7 @@ def test_the_same_data_give_the_same_file_that_the_grader_reads(
         main(["--data", str(file), "--out", str(out), "--date", "2026-01-02", "--left-out"])
     assert outs[0].read_bytes() == outs[1].read_bytes()
     said = capsys.readouterr().out
-    assert all(
-        f"{name} ({where})" in said for name in ("exact match", "offline grader") for where in ("titles left out",)
-    )
+    assert all(f"{name} ({where})" in said for name in ("exact match", "offline grader") for where in ("titles left out",))
     grader = load_grader(outs[0])
     assert grader.report["date"] == "2026-01-02"
     assert grader.titles == {title_hash(row.title) for row in read_graded(file) if title_share(row.title) < SHARE}

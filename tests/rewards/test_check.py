@@ -44,9 +44,7 @@ def test_a_judge_that_always_says_the_same_fails_the_check(
 
 
 @pytest.mark.parametrize(("budget", "probes"), [(3, 1), (12, 2), (17, 2), (100, 4)])
-def test_the_check_asks_no_more_than_a_budget_allows(
-    budget: int, probes: int, server: JudgeServer, tmp_path: Path
-) -> None:
+def test_the_check_asks_no_more_than_a_budget_allows(budget: int, probes: int, server: JudgeServer, tmp_path: Path) -> None:
     judge = {"model": "m", "url": server.url, "cache": str(tmp_path / "judge.db"), "budget": budget}
     (found,) = check_grader(make_settings({"reward": {"metric": "judge", "judge": judge}}), KNOWN)
     assert (found.n, server.asked.total()) == (probes, 2 * probes)

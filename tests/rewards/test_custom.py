@@ -111,7 +111,8 @@ def test_a_run_keeps_failures_apart_and_stops_where_nothing_can_be_had(
     module: str, fields: dict[str, Any], tmp_path: Path
 ) -> None:
     def own(name: str) -> dict[str, Any]:
-        return fields | {"reward": {"custom": f"{module}:{name}"}, "ladder": fields["ladder"] | {"rungs": ["no_edit"]}}
+        reward = fields["reward"] | {"custom": f"{module}:{name}"}
+        return fields | {"reward": reward, "ladder": fields["ladder"] | {"rungs": ["no_edit"]}}
 
     tasks = {"per_round": 4, "dev": 4, "evaluation": 4, "probes_per_kind": 1}
     run_experiment(make_settings(own("sometimes") | {"tasks": tasks}), tmp_path / "run")
@@ -130,9 +131,7 @@ def test_a_run_keeps_failures_apart_and_stops_where_nothing_can_be_had(
 @pytest.mark.parametrize(
     ("name", "problem", "ungraded"), [("share", "", 0), ("likely", "", 0), ("never", "custom calls only 0 of 1", 1)]
 )
-def test_gold_answers_have_to_be_worth_more_than_empty_ones(
-    name: str, problem: str, ungraded: int, module: str
-) -> None:
+def test_gold_answers_have_to_be_worth_more_than_empty_ones(name: str, problem: str, ungraded: int, module: str) -> None:
     _, found = check_grader(make_settings({"reward": {"custom": f"{module}:{name}"}}), [TASK])
     assert found.of == "custom"
     assert found.problem.startswith(problem)
@@ -168,9 +167,7 @@ def test_a_reward_that_breaks_on_the_way_stops_the_run(
 
     def broken_by_then(self: Examiner, tasks: Any, **on: Any) -> Any:
         if on.get("members") is not None and len(tasks) > 1:  # the round's edits, and not the look before them
-            monkeypatch.setattr(
-                "selfedit.rewards.terms.custom.call_custom", lambda *_: (None, "the price list is gone")
-            )
+            monkeypatch.setattr("selfedit.rewards.terms.custom.call_custom", lambda *_: (None, "the price list is gone"))
         return answers(self, tasks, **on)
 
     monkeypatch.setattr(Examiner, "answers", broken_by_then)

@@ -57,12 +57,8 @@ def test_a_failure_is_no_verdict_and_harms_no_other(how: str, new_judge: NewJudg
     assert new_judge().grade(cases)[1].right is None  # nor is it remembered as one
 
 
-@pytest.mark.parametrize(
-    ("how", "requests"), [("429-once", 2), ("prose-once", 2), ("500", 3), ("prose", 3), ("half", 3)]
-)
-def test_what_may_pass_is_asked_again_a_few_times(
-    how: str, requests: int, server: JudgeServer, new_judge: NewJudge
-) -> None:
+@pytest.mark.parametrize(("how", "requests"), [("429-once", 2), ("prose-once", 2), ("500", 3), ("prose", 3), ("half", 3)])
+def test_what_may_pass_is_asked_again_a_few_times(how: str, requests: int, server: JudgeServer, new_judge: NewJudge) -> None:
     (verdict,) = new_judge(retries=2).grade([case(f"{how} ?")])
     assert verdict.right is (True if how.endswith("once") else None)
     assert server.asked[f"{how} ?"] == requests
@@ -82,9 +78,7 @@ def test_a_verdict_is_asked_for_once_and_kept(server: JudgeServer, new_judge: Ne
 
 def test_verdicts_are_kept_as_they_come(server: JudgeServer, new_judge: NewJudge) -> None:
     with pytest.raises(GraderError, match=r"can.t be asked .*401.*SOME_KEY"):
-        new_judge(at_once=1, key_variable="SOME_KEY").grade(
-            [case("yes ?"), case("no ?"), case("401 ?"), case("yes again ?")]
-        )
+        new_judge(at_once=1, key_variable="SOME_KEY").grade([case("yes ?"), case("no ?"), case("401 ?"), case("yes again ?")])
     assert new_judge().grade([case("yes ?"), case("no ?")]) == [Verdict(True), Verdict(False)]
     assert server.asked["yes ?"] == server.asked["no ?"] == 1
     assert server.asked["yes again ?"] == 0
@@ -104,9 +98,7 @@ def test_a_budget_is_one_runs_and_outlives_its_process(server: JudgeServer, new_
 
 
 @pytest.mark.parametrize("how", ["500", "404", "cut", "400", "slow", "html", "half", "choiceless"])
-def test_a_judge_that_is_down_is_an_error_and_not_an_ungraded_answer(
-    how: str, server: JudgeServer, new_judge: NewJudge
-) -> None:
+def test_a_judge_that_is_down_is_an_error_and_not_an_ungraded_answer(how: str, server: JudgeServer, new_judge: NewJudge) -> None:
     assert new_judge().grade([case("yes ?")]) == [Verdict(True)]
     server.always = how
     with pytest.raises(GraderError, match=r"can't be asked .*run the same command again"):
@@ -116,9 +108,7 @@ def test_a_judge_that_is_down_is_an_error_and_not_an_ungraded_answer(
     assert new_judge().grade([case("yes 1")]) == [Verdict(True)]
 
 
-def test_a_judge_that_hangs_is_found_out_once_however_many_are_waiting(
-    server: JudgeServer, new_judge: NewJudge
-) -> None:
+def test_a_judge_that_hangs_is_found_out_once_however_many_are_waiting(server: JudgeServer, new_judge: NewJudge) -> None:
     server.always = "slow"
     with pytest.raises(GraderError, match=r"can't be asked"):
         new_judge(at_once=16, timeout_s=1.0).grade([case(f"yes {i}") for i in range(40)])
@@ -250,7 +240,7 @@ def judged_run(fields: dict[str, Any], tasks_file: Path, server: JudgeServer, tm
     judge = {"model": "m", "url": server.url, "retries": 0, "timeout_s": 5, "cache": str(tmp_path / "judge.db")}
     tasks = {"source": str(tasks_file), "per_round": 7, "dev": 5, "evaluation": 6}
     ladder = fields["ladder"] | {"rungs": ["no_edit", "passage_only", "base_edits", "rounds", "best_of_k"]}
-    return fields | {"tasks": tasks, "ladder": ladder, "reward": {"metric": "judge", "judge": judge}}
+    return fields | {"tasks": tasks, "ladder": ladder, "reward": fields["reward"] | {"metric": "judge", "judge": judge}}
 
 
 def test_a_run_with_a_judge_that_fails_at_times(judged_run: dict[str, Any], tmp_path: Path) -> None:
@@ -358,9 +348,7 @@ def test_questions_that_cannot_be_graded_stop_no_run_and_leave_missing_values(
     tasks_file.write_text("\n".join(map(json.dumps, rows)))
     few = {"dev": 2, "per_round": 1, "evaluation": 3}
     edits = {"per_task": 4, "max_new_tokens": 24}  # all in one chunk
-    summary = run_experiment(
-        make_settings(judged_run | {"edits": edits, "tasks": judged_run["tasks"] | few}), tmp_path / "run"
-    )
+    summary = run_experiment(make_settings(judged_run | {"edits": edits, "tasks": judged_run["tasks"] | few}), tmp_path / "run")
     for row in summary["ladder"]:
         assert (row["accuracy"], row["low"], row["high"], row["reward"], row["n_tasks"]) == (None, None, None, None, 0)
         assert f"{row['rung']}: {row['ungraded_tasks']} of {row['ungraded_tasks']} tasks" in "\n".join(summary["notes"])

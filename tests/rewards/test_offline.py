@@ -177,7 +177,7 @@ def test_of_several_golds_the_most_favourable_counts_in_any_order() -> None:
     alone = [probability(QUESTION, [gold], answer) for gold in ("1838", "1835")]
     both = [probability(QUESTION, golds, answer) for golds in (["1838", "1835"], ["1835", "1838"])]
     assert both == [max(alone)] * 2
-    assert load_grader().grade(QUESTION, ["1838", "1835"], answer).gold == "1835"
+    assert load_grader().grade(QUESTION, ["1838", "1835"], answer) == load_grader().grade(QUESTION, ["1835"], answer)
 
 
 def test_the_reasons_add_up_to_the_probability_and_the_strongest_come_first() -> None:

@@ -17,7 +17,7 @@ from selfedit.evaluation.experiment import run_experiment
 from selfedit.evaluation.machine import load_engine
 from selfedit.evaluation.planning import plan
 from selfedit.rewards.examiner import Examiner
-from selfedit.rewards.proxy import to_be_tried
+from selfedit.rewards.seeds import to_be_tried
 from selfedit.tasks.sources.world import draw_tasks
 from selfedit.types import Completion, Edit
 
@@ -25,9 +25,7 @@ WRITTEN = Completion((1,), (2,), (0.0,), "text", True)
 
 
 @given(st.lists(st.lists(st.none() | st.integers(-3, 3), max_size=6), max_size=4), st.integers(1, 4))
-def test_the_best_of_each_context_are_tried_and_those_without_a_value(
-    groups: list[list[int | None]], keep: int
-) -> None:
+def test_the_best_of_each_context_are_tried_and_those_without_a_value(groups: list[list[int | None]], keep: int) -> None:
     edits = [
         Edit(f"t{g}", i, "implications", "", WRITTEN, 1.0, 1.0, 0, "base")
         for g, group in enumerate(groups)
@@ -67,9 +65,7 @@ def rows_of(directory: Path, query: str) -> list[tuple[Any, ...]]:
 def test_a_run_tries_what_the_proxy_leaves(short: dict[str, Any], tmp_path: Path) -> None:
     settings = make_settings(short | {"reward": {"proxy": "in_context", "proxy_keep": 1, "pilot": 0}})
     (row,) = run_experiment(settings, tmp_path / "run")["rounds"][1:]
-    ((values,),) = rows_of(
-        tmp_path / "run", "select json_extract(data, '$.proxy') from chunks where key = 'round-1/proxy'"
-    )
+    ((values,),) = rows_of(tmp_path / "run", "select json_extract(data, '$.proxy') from chunks where key = 'round-1/proxy'")
     assert values
     tried = rows_of(
         tmp_path / "run", "select edit_id from outcomes where round = 1 and stage = 'apply' and edit_id like 'train%'"

@@ -60,8 +60,7 @@ def test_seeds_for_80_reach_it_and_one_less_does_not() -> None:
     assert found.var_within
     assert found.seeds_for_80
     reached = [
-        found.var_between / (found.var_between + found.var_within / n)
-        for n in (found.seeds_for_80 - 1, found.seeds_for_80)
+        found.var_between / (found.var_between + found.var_within / n) for n in (found.seeds_for_80 - 1, found.seeds_for_80)
     ]
     assert reached[0] < 0.8 <= reached[1]
 
@@ -121,9 +120,7 @@ def test_no_values_give_nan_and_the_order_of_seeds_does_not_matter(tasks: Tasks)
 
 
 def test_outcomes_are_sorted_by_task_and_edit_and_failures_left_out() -> None:
-    edits = [
-        Edit(task, i, "", "", Completion((), (), (), "", True), 1.0, 1.0, 0, "") for task in ("a", "b") for i in (0, 1)
-    ]
+    edits = [Edit(task, i, "", "", Completion((), (), (), "", True), 1.0, 1.0, 0, "") for task in ("a", "b") for i in (0, 1)]
     tried = [("a#0", 0.5), ("b#1", 0.1), ("a#0", None), ("a#0", 0.75)]
     outcomes = [
         Outcome(edit, n, "ok" if gain is not None else "diverged", "", (), gain, gain, gain, 0, "")

@@ -10,9 +10,7 @@ from selfedit.config import Settings, make_settings
 from selfedit.rewards.seeds import close, close_edits, first_seeds, most_trials, pilot_edits, seed_noise
 from selfedit.types import Completion, Edit, Outcome
 
-EDITS = [
-    Edit(task, i, "", "", Completion((), (), (), "", True), 1.0, 1.0, 0, "") for task in ("a", "b") for i in range(3)
-]
+EDITS = [Edit(task, i, "", "", Completion((), (), (), "", True), 1.0, 1.0, 0, "") for task in ("a", "b") for i in range(3)]
 
 
 def outcomes_of(values: dict[str, list[float | None]], gain: float = 1.0) -> list[Outcome]:

@@ -15,11 +15,10 @@ from selfedit.config import make_settings
 from selfedit.engine.base import Engine
 from selfedit.errors import SettingsError
 from selfedit.evaluation.experiment import run_experiment
+from selfedit.rewards.examiner import Examiner
 from selfedit.rewards.metrics.base import Case, make_metric
 from selfedit.rewards.metrics.grid import grid_match
-from selfedit.rewards.reward import Reward
 from selfedit.rewards.string_rules import exact_match, token_f1
-from selfedit.rewards.terms.base import Answered
 from selfedit.types import Answer, Probe, Task
 
 TASK = Task("t", "T", ("c",), (Probe("Where?", "the Red House"), Probe("Who?", "Ann", also=("Anna",))))
@@ -33,43 +32,40 @@ def answers(first: str, second: str, right: tuple[bool, bool] = (False, True)) -
     ]
 
 
-def reward(weights: dict[str, float], **fields: Any) -> Reward:
-    return Reward(NO_ENGINE, make_settings({"reward": {"weights": weights, **fields}}))
+def worth(said: list[Answer], *edited: Any, **fields: Any) -> tuple[float | None, str]:
+    found = Examiner(NO_ENGINE, make_settings({"reward": fields})).worth(TASK, said, None, *edited)
+    return found.reward, found.problem
 
 
 @settings(deadline=None)  # the first example imports the terms
-@given(
-    st.dictionaries(
-        st.sampled_from(["exact", "exact_match", "token_f1", "logprob", "tokens"]), st.floats(-2, 2), min_size=1
-    )
-)
+@given(st.dictionaries(st.sampled_from(["exact", "exact_match", "token_f1", "logprob", "tokens"]), st.floats(-2, 2), min_size=1))
 def test_a_reward_is_the_weighted_sum_of_its_terms(weights: dict[str, float]) -> None:
     said = answers("red house", "Anna")
     bank: Any = SimpleNamespace(trained_tokens=[7, 40])
-    worth = {
+    terms = {
         "exact": 0.5,  # as the grader of the run said
         "exact_match": (exact_match("red house", ["the Red House"]) + exact_match("Anna", ["Ann", "Anna"])) / 2,
         "token_f1": (token_f1("red house", ["the Red House"]) + 1) / 2,
         "logprob": -1.5,
         "tokens": 40.0,
     }
-    value, problem = reward(weights)(Answered(TASK, said, None, bank, 1))
+    value, problem = worth(said, bank, 1, weights=weights)
     assert problem == ""
-    assert value == pytest.approx(sum(weight * worth[term] for term, weight in weights.items()))
+    assert value == pytest.approx(sum(weight * terms[term] for term, weight in weights.items()))
 
 
 def test_without_weights_it_is_the_metric_alone_and_an_unedited_model_costs_no_tokens() -> None:
     said = answers("red house", "Ann")
-    unedited = Answered(TASK, said, None)
-    assert Reward(NO_ENGINE, make_settings({"reward": {"metric": "logprob"}}))(unedited) == (-1.5, "")
-    assert reward({"tokens": -1.0})(unedited) == (0.0, "")
+    assert worth(said, metric="logprob") == (-1.5, "")
+    assert worth(said, weights={"tokens": -1.0}) == (0.0, "")
 
 
 def test_a_term_that_fails_fails_the_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_terms.py").write_text("def bad(task, answers):\n    raise ValueError('no')\n")
     monkeypatch.chdir(tmp_path)
-    failing = reward({"exact_match": 1.0, "custom": 0.1}, custom="own_terms:bad")
-    assert failing(Answered(TASK, answers("a", "b"), None)) == (None, "reward.custom raised ValueError: no")
+    failing = {"exact_match": 1.0, "custom": 0.1}
+    found = worth(answers("a", "b"), weights=failing, custom="own_terms:bad")
+    assert found == (None, "reward.custom raised ValueError: no")
 
 
 @pytest.mark.parametrize(
@@ -104,9 +100,7 @@ def test_terms_that_cannot_be_had_are_settings_errors(fields: dict[str, Any], wa
         ({"reward": {"custom": "m:f"}, "algorithm": {"rank_by": ["logprob"]}}, "logprob"),
     ],
 )
-def test_a_reward_that_somebody_made_or_pays_for_is_what_edits_are_ranked_by(
-    fields: dict[str, Any], ranked_by: str
-) -> None:
+def test_a_reward_that_somebody_made_or_pays_for_is_what_edits_are_ranked_by(fields: dict[str, Any], ranked_by: str) -> None:
     settings = make_settings(fields)
     assert settings.algorithm.rank_by == (ranked_by,)
     assert make_settings(settings.model_dump(mode="json")) == settings
@@ -153,13 +147,11 @@ def test_what_is_no_grid_matches_nothing(said: str) -> None:
 
 
 def test_a_gold_that_is_no_grid_cannot_be_graded() -> None:
-    assert reward({"grid": 1.0})(Answered(TASK, answers("1", "2"), None)) == (
+    assert worth(answers("1", "2"), weights={"grid": 1.0}) == (
         None,
         "the gold answer 'the Red House' is no grid; give rows of numbers",
     )
-    (verdict,) = make_metric("grid", make_settings({"reward": {"metric": "grid"}}).reward).grade(
-        [Case("?", ("Ann",), "1 2")]
-    )
+    (verdict,) = make_metric("grid", make_settings({"reward": {"metric": "grid"}}).reward).grade([Case("?", ("Ann",), "1 2")])
     assert (verdict.right, verdict.problem) == (None, "the gold answer 'Ann' is no grid; give rows of numbers")
     with pytest.raises(ValueError, match="'Paris' is no grid"):
         grid_match("1 2", ["Paris"])

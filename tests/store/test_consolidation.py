@@ -17,7 +17,7 @@ from selfedit.evaluation.experiment import run_experiment
 from selfedit.store.consolidation import VOTES, majority
 from selfedit.tasks.sources.base import open_source
 
-N = 3
+N = 2
 
 
 @given(st.lists(st.sampled_from(["Oslo", "oslo.", " the  Oslo ", "Rome", "rome!", "", "..."]), max_size=12))
@@ -50,6 +50,7 @@ def streams(tmp_path_factory):
                 "name": "stream",
                 "passages": N,
                 "general": 4,
+                "own_texts": 8,
                 "arms": {"plain": {}, "consolidated": {"consolidate": N}, "routed": {"merge": "routed"}},
             },
         }
@@ -60,9 +61,7 @@ def streams(tmp_path_factory):
 
 def test_lessons_say_where_they_come_from(streams):
     settings, directory, arms = streams
-    rows = [
-        json.loads(line) for line in (directory / "lessons" / "stream-0-consolidated.jsonl").read_text().splitlines()
-    ]
+    rows = [json.loads(line) for line in (directory / "lessons" / "stream-0-consolidated.jsonl").read_text().splitlines()]
     tasks = {task.id: task for task in open_source(settings).evaluation()}
     adapters = [step["adapter_sha256"] for step in arms["consolidated"]["steps"]]
     assert len(rows) > N

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tracemalloc
+import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from selfedit.config import make_settings
 from selfedit.errors import SettingsError, TaskFileError
-from selfedit.tasks import documents
-from selfedit.tasks.documents import find_documents, read_document, read_documents
+from selfedit.tasks.documents import find_documents, read_documents
 from selfedit.tasks.sources.base import open_source
 from selfedit.tasks.sources.folder import Folder
 from selfedit.types import Task
@@ -38,12 +37,9 @@ TEXTS = st.lists(st.tuples(WORDS, st.sampled_from([" ", " ", " ", "\n", "\n\n", 
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(TEXTS, st.sampled_from([1, 3, 64, 2**16]))
-@example([("x" * 99, " "), ("b", " "), ("x" * 98, " ")] * 4, 7)
-def test_passages_are_short_and_hold_every_word_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[tuple[str, str]], piece: int
-) -> None:
-    monkeypatch.setattr(documents, "PIECE_BYTES", piece)
+@given(TEXTS)
+@example([("x" * 99, " "), ("b", " "), ("x" * 98, " ")] * 4)
+def test_passages_are_short_and_hold_every_word_once(tmp_path: Path, words: list[tuple[str, str]]) -> None:
     text = "".join(f"{n}{word}{gap}" for n, (word, gap) in enumerate(words)) + "end"
     cut = [task.text for task in passages(written(tmp_path, {"it.txt": text}))]
     assert " ".join(cut).split() == text.split()
@@ -120,20 +116,12 @@ def test_ids_depend_on_path_and_text_alone(tmp_path: Path) -> None:
     assert passages(here)[0].id != passages(there)[1].id
 
 
-def test_a_large_file_of_one_line_is_read_in_pieces(tmp_path: Path) -> None:
-    path = tmp_path / "large.txt"
-    with path.open("w", encoding="utf-8") as stream:
-        for n in range(400_000):
-            stream.write(f"word{n} é ")
-    tracemalloc.start()
-    try:
-        n_passages = sum(1 for _ in read_document(tmp_path, path, 1000))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert path.stat().st_size > 5e6
+def test_a_large_file_of_one_line_is_cut_in_little_time(tmp_path: Path) -> None:
+    text = "".join(f"word{n} é " for n in range(400_000))
+    began = time.process_time()
+    n_passages = len(passages(written(tmp_path, {"large.txt": text}), 1000))
     assert n_passages > 4000
-    assert peak < 1.5e6
+    assert time.process_time() - began < 20
 
 
 # Complaints
@@ -186,9 +174,7 @@ def test_links_that_loop_lead_nowhere_or_to_no_file_are_named(tmp_path: Path) ->
         passages(folder)
 
 
-def test_what_may_not_be_read_and_a_name_of_odd_bytes_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_may_not_be_read_and_a_name_of_odd_bytes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = written(tmp_path / "folder", {"a.txt": "a"})
     with open(os.fsencode(folder) + b"/b\xff.txt", "wb") as stream:
         stream.write(b"b")
@@ -235,16 +221,14 @@ def test_no_document_is_in_two_splits_and_all_of_training_is_drawn(tmp_path: Pat
 
 def test_too_few_documents_are_refused_with_the_arithmetic(tmp_path: Path) -> None:
     fields = {"source": str(_folder_of(tmp_path, 3)), "passage_chars": 120, "evaluation": 1, "dev": 1}
-    with pytest.raises(
-        SettingsError, match=r"9 task\(s\) in 3 document\(s\), none of which is divided, but 1 for test"
-    ):
+    with pytest.raises(SettingsError, match=r"9 task\(s\) in 3 document\(s\), none of which is divided, but 1 for test"):
         open_source(make_settings({"tasks": fields}))
 
 
-def test_a_document_that_changed_since_is_named(tmp_path: Path) -> None:
+def test_a_document_that_changes_later_changes_nothing(tmp_path: Path) -> None:
     folder = _folder_of(tmp_path, 8)
-    source = open_source(make_settings({"tasks": {"source": str(folder), "evaluation": 1, "dev": 1}}))
+    settings = make_settings({"tasks": {"source": str(folder), "evaluation": 1, "dev": 1}})
+    source, untouched = open_source(settings), open_source(settings)
     for path in folder.iterdir():
         path.write_text("Another text.")
-    with pytest.raises(TaskFileError, match=r"the task '\d\.txt#\w+' is not there any more; put the file back"):
-        source.draw(1)
+    assert source.draw(1) == untouched.draw(1)

@@ -8,12 +8,11 @@ import torch
 from selfedit.tasks.world.story import closed_book_stories
 from tools.base.documents import Document, document
 from tools.base.packing import Packer
-from tools.base.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")
-def packer():
-    return Packer(build_tokenizer())
+def packer(tokenizer):
+    return Packer(tokenizer)
 
 
 def drawn(stage, seed):
@@ -63,8 +62,8 @@ def test_the_same_step_gives_the_same_batch(packer):
     assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
 
 
-def test_words_remembered_give_the_same_ids_as_whole_texts(packer):
-    tokenizer = build_tokenizer().backend_tokenizer
+def test_words_remembered_give_the_same_ids_as_whole_texts(packer, tokenizer):
+    tokenizer = tokenizer.backend_tokenizer
     texts = ["", " ", "\n", "Passage: a\n", "  two  spaces \n\n", "It's Ünï — ☃ 12,5!", "\t\u00a0x\u3000"]
     for stage in ("bind", "grow", "full"):
         for seed in range(20):

@@ -2,17 +2,11 @@
 
 import random
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfedit.tasks.world.lexicon import IDENTIFYING, categories, words
 from tools.base.tokenizer import build_tokenizer
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return build_tokenizer()
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
@@ -23,9 +17,7 @@ def test_any_utf8_text_round_trips(tokenizer, text):
 
 
 def test_every_word_of_a_name_or_category_is_one_token(tokenizer):
-    every = [w for kind in IDENTIFYING for part in words(kind) for w in part] + [
-        w for c in categories().values() for w in c
-    ]
+    every = [w for kind in IDENTIFYING for part in words(kind) for w in part] + [w for c in categories().values() for w in c]
     assert [w for w in every if len(tokenizer(f" {w}", add_special_tokens=False).input_ids) != 1] == []
 
 

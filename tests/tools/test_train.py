@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerFast
 
-from tools.base.train import Recipe, train
+from tools.base.train import Recipe, main, train
 
 SMALL = {"tokens": 400, "rows": 1, "width": 100, "d": 32, "layers": 1, "heads": 4, "d_ff": 48}
+
+
+@pytest.fixture(autouse=True)
+def _tokenizer_once(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.base.train.build_tokenizer", lambda: tokenizer)
 
 
 def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -35,8 +40,6 @@ def test_the_command_in_the_bases_card_trains(tmp_path: Path) -> None:
     card = (root / "src" / "selfedit" / "assets" / "base" / "README.md").read_text()
     assert "`python -m tools.base.train`" in card
     small = [part for name, value in SMALL.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, "-m", "tools.base.train", "--out", str(tmp_path), "--eager", "--threads", "1", *small]
-    done = subprocess.run([*command, "--stop-at", "1"], cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    main(["--out", str(tmp_path), "--eager", "--threads", "1", *small, "--stop-at", "1"])
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert (config["hidden_size"], config["num_hidden_layers"]) == (32, 1)

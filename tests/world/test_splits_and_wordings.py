@@ -8,7 +8,7 @@ import pytest
 
 from selfedit.tasks.sources.world import draw_tasks
 from selfedit.tasks.world.lexicon import IDENTIFYING, SPLITS, categories, draw_name, split_of, words
-from selfedit.tasks.world.relations import all_relations
+from selfedit.tasks.world.relations import relations_of
 from selfedit.tasks.world.story import FAMILIES, PROBE_KINDS, all_probes, closed_book_stories, draw_story
 from selfedit.tasks.world.writing import perfect_edit, style_of
 from tools.base.documents import document
@@ -72,7 +72,7 @@ def test_the_splits_share_out_all_names():
 
 def patterns() -> list[re.Pattern[str]]:
     """Every evaluation wording, its slots open."""
-    texts = [t for r in all_relations() for t in (*r.ask, *r.reword, *r.reverse)]
+    texts = [t for kind in IDENTIFYING for r in relations_of(kind) for t in (*r.ask, *r.reword, *r.reverse)]
     return [re.compile(re.sub(r"\\\{[ev]\\\}", "[A-Za-z ]+?", re.escape(text))) for text in texts]
 
 

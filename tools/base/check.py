@@ -106,9 +106,7 @@ def hits(engine: Engine, asked: Sequence[Asked]) -> list[bool]:
     return [scored.greedy for scored in engine.score([pairs], on=None)[0]]
 
 
-def _row(
-    skill: str, family: str, kind: str, right: list[bool], asked: Sequence[Asked], wanted: float
-) -> dict[str, Any]:
+def _row(skill: str, family: str, kind: str, right: list[bool], asked: Sequence[Asked], wanted: float) -> dict[str, Any]:
     interval = bootstrap([float(hit) for hit in right])
     at_most = skill == "closed_book_unseen"
     names = asked[0].shortcuts
@@ -182,9 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.json is not None:
         asked.json.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     missed = sum(not row["ok"] for row in card)
-    Console().print(
-        card_table(card), f"\n{missed} of {len(card)} rows missed." if missed else "\nEvery row is as wanted."
-    )
+    Console().print(card_table(card), f"\n{missed} of {len(card)} rows missed." if missed else "\nEvery row is as wanted.")
 
 
 if __name__ == "__main__":

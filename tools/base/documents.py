@@ -65,9 +65,7 @@ def _cloze(rng: random.Random, fact: Fact) -> list[Part]:
     return [(" " + capitalised(before).rstrip(), 0.0), (" " + fact.value, ANSWER), (after + ".", 0.0)]
 
 
-def reading(
-    rng: random.Random, story: Story, n_questions: int, pronoun_share: float, cloze_share: float = 0.0
-) -> Document:
+def reading(rng: random.Random, story: Story, n_questions: int, pronoun_share: float, cloze_share: float = 0.0) -> Document:
     """A passage with questions, each asked alone; a ``cloze_share`` of them as sentences to complete."""
     text = passage(rng, story, pronoun_share)
     branches = [
@@ -83,9 +81,7 @@ def writing(rng: random.Random, story: Story, n_edits: int) -> Document:
     branches: list[list[Part]] = []
     for _ in range(n_edits):
         form = rng.choices(("implications", "self_qa", "rewrite"), (0.6, 0.25, 0.15))[0]
-        text = {"implications": implications, "self_qa": self_qa}.get(form, lambda r, s, _: rewrite(r, s))(
-            rng, story, told
-        )
+        text = {"implications": implications, "self_qa": self_qa}.get(form, lambda r, s, _: rewrite(r, s))(rng, story, told)
         prompt = built_in_templates()["world"].prompts[form].partition("\n")[2]
         branches.append([(prompt, 0.0), (text, EDIT)])
     return Document(f"Passage: {' '.join(told)}\n", branches)

@@ -14,7 +14,7 @@ from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
 
 from selfedit.tasks.world.lexicon import IDENTIFYING, categories, words
-from selfedit.tasks.world.relations import all_relations
+from selfedit.tasks.world.relations import relations_of
 from selfedit.tasks.world.story import closed_book_stories, draw_story
 from selfedit.tasks.world.writing import perfect_edit
 
@@ -30,7 +30,7 @@ def vocabulary() -> list[str]:
     """
     texts = [" " + word for kind in IDENTIFYING for part in words(kind) for word in part]
     texts += [" " + word for category in categories().values() for word in category]
-    for relation in all_relations():
+    for relation in (relation for kind in IDENTIFYING for relation in relations_of(kind)):
         texts += [" " + t for t in (relation.noun, *relation.prose, *relation.ask, *relation.reword, *relation.reverse)]
     drawn_texts: list[str] = []
     rng, known = random.Random(0), closed_book_stories()

@@ -13,7 +13,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,9 +184,7 @@ def reading_accuracy(model: LlamaForCausalLM, packer: Packer, family: str, n: in
     rows: list[tuple[str, list[int], list[int]]] = []
     for _ in range(n):
         smallest = family == "bind"
-        story = draw_story(
-            rng, "dev", "e2" if smallest else family, n_shared=1 if smallest else None, chain=not smallest
-        )
+        story = draw_story(rng, "dev", "e2" if smallest else family, n_shared=1 if smallest else None, chain=not smallest)
         text = passage(rng, story, 0.0 if smallest else 0.5)
         for probe in draw_probes(rng, story, per_kind=1):
             asked = built_in_templates()["world"].open_book.format(context=text, question=probe.question)
@@ -226,9 +224,7 @@ def train(recipe: Recipe, out: Path, init: str | None, stop_at: int | None, comp
     began, began_at, sums = time.time(), step, [0.0, 0.0]
     last = min(stop_at or recipe.steps, recipe.steps)
     workers = 1 if device == "cuda" else 0  # on a CPU it would only take the cores from the step
-    loader = DataLoader(
-        Steps(recipe, packer, last), batch_size=None, sampler=range(began_at, last), num_workers=workers
-    )
+    loader = DataLoader(Steps(recipe, packer, last), batch_size=None, sampler=range(began_at, last), num_workers=workers)
     for step, batch in enumerate(loader, start=began_at):
         for optim in optims:
             for group in optim.param_groups:
@@ -276,7 +272,7 @@ def save(
     tokenizer.save_pretrained(out / "model")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.base.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -288,7 +284,7 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="do not compile the model")
     for name, value in vars(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    args = vars(parser.parse_args())
+    args = vars(parser.parse_args(arguments))
     if args["threads"]:
         torch.set_num_threads(args["threads"])
     recipe = Recipe(**{name: args[name] for name in vars(Recipe())})

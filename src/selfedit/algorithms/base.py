@@ -114,26 +114,20 @@ def improve_once(
     done = run.once(f"round-{round}/improve", train)
     if done["policy"] is None:
         return Improvement(policy, state, done["figures"])
-    return Improvement(engine.load_adapter(directory), load_state(directory / STATE_FILE), done["figures"])
+    return Improvement(engine.load_adapter(directory), _load_state(directory), done["figures"])
 
 
 def _save(made: Improvement, directory: Path) -> None:
-    """The policy's adapter and, in the same directory, the algorithm's state."""
-    if made.policy is not None:
-        made.policy.save(directory)
-    save_state(made.state, directory / STATE_FILE)
-
-
-def save_state(state: State, file: Path) -> None:
-    """Write a state beside its policy; nothing for an empty one."""
+    """The policy's adapter and, in the same directory, the algorithm's state, if it has any."""
     from safetensors.torch import save_file
 
-    if state:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
+    if made.policy is not None:
+        made.policy.save(directory)
+    if made.state:
+        save_file({name: tensor.contiguous() for name, tensor in made.state.items()}, directory / STATE_FILE)
 
 
-def load_state(file: Path) -> State:
-    """The state that `save_state` wrote ({} where it wrote nothing)."""
+def _load_state(directory: Path) -> State:
     from safetensors.torch import load_file
 
-    return load_file(file) if file.exists() else {}
+    return load_file(directory / STATE_FILE) if (directory / STATE_FILE).exists() else {}

@@ -17,13 +17,14 @@ from pydantic import Field
 from torch import Tensor
 
 from ..config import AlgorithmSettings, sub_seed
-from ..engine.base import LocalEngine, States
+from ..engine.base import LocalEngine
+from ..engine.training.states import TokenStates
 from ..types import Adapter
 from .base import Improvement, RatedEdit, State
 from .common.experience import Experience, clipped, gather, ratio_to, sampling_logprobs, with_regularisers
 from .common.gradient import begin, columns_of, ratio_figures
 from .common.gradient_settings import ClippedSettings
-from .common.training import Example, Tokens, policy_bank
+from .common.training import Example, Tokens, per_token
 
 VALUE_CLIP = 0.2  # how far a value may move in a round before its error counts in full
 
@@ -32,12 +33,8 @@ class PpoSettings(ClippedSettings):
     """PPO: the table ``[algorithm.ppo]``."""
 
     kl: float = Field(0.01, ge=0, description="weight of KL(policy || frozen base), in nats")
-    kl_in: Literal["loss", "reward"] = Field(
-        "reward", description="where this KL is counted: in the loss (k3), or in the reward"
-    )
-    kl_stop: float = Field(
-        0.2, ge=0, description="end a round's training if KL(old || new) per token exceeds this; 0: never"
-    )
+    kl_in: Literal["loss", "reward"] = Field("reward", description="where this KL is counted: in the loss (k3), or in the reward")
+    kl_stop: float = Field(0.2, ge=0, description="end a round's training if KL(old || new) per token exceeds this; 0: never")
     lam: float = Field(0.95, ge=0, le=1, description="lambda of the generalised advantage estimates")
     value_weight: float = Field(0.1, ge=0, description="weight of the value head's error")
 
@@ -58,14 +55,14 @@ class Ppo:
         experience = gather(self.engine, rated, policy, self.settings, how)
         if not experience:
             return Improvement(policy, state, experience.figures)
-        head = self._head(policy, experience, state, seed)
+        head = self._head(experience, state)
         training = begin(self.engine, self.settings, how, policy, state, seed, [head], kl_stop=how.kl_stop or math.inf)
 
-        def value(states: States) -> Tensor:
+        def value(states: TokenStates) -> Tensor:
             hidden = states.hidden.float()
             return hidden @ head[:-1].to(hidden.device) + head[-1].to(hidden.device)
 
-        values = training.per_token(experience.sequences, value)
+        values = per_token(self.engine, training.bank, experience.sequences, value, self.settings.batch_size)
         examples, moved = _examples(experience, values, how)
 
         def loss(tokens: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
@@ -76,26 +73,15 @@ class Ppo:
 
         figures = training.run(examples, with_regularisers(loss, experience, how), sub_seed(seed, "order"))
         after = {**training.finish(), "value_head": head.detach().cpu().clone()}
-        return Improvement(
-            training.bank.adapter(0),
-            after,
-            {**experience.figures, **figures, "kl_to_reference": moved},
-        )
+        figures = {**experience.figures, **figures, "kl_to_reference": moved}
+        return Improvement(training.bank.adapter(0), after, figures)
 
-    def _head(self, policy: Adapter | None, experience: Experience, state: State, seed: int) -> Tensor:
+    def _head(self, experience: Experience, state: State) -> Tensor:
         """The value head (D + 1, the bias last): the state's, or one that says the mean reward everywhere."""
         if "value_head" in state:
             return state["value_head"].clone().requires_grad_()
-        bank = policy_bank(
-            self.engine,
-            policy,
-            rank=self.settings.rank,
-            alpha=self.settings.alpha,
-            targets=self.settings.targets,
-            seed=seed,
-        )
         with torch.no_grad():
-            width = self.engine.states([experience.sequences[:1]], on=None, members=bank).hidden.shape[-1]
+            width = self.engine.states([experience.sequences[:1]], on=None, members=None).hidden.shape[-1]
         head = torch.zeros(width + 1)
         head[-1] = fmean(experience.rewards)
         return head.requires_grad_()

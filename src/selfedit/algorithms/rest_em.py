@@ -72,9 +72,7 @@ class RestEm:
             if completion.text.strip() or len(winner.edit.completions) == 1
         ]
         schedule = Schedule(how.epochs, how.batch_size, how.batch_size, how.lr, decay=True)
-        bank = policy_bank(
-            self.engine, policy, rank=how.rank, alpha=how.alpha, targets=how.targets, seed=sub_seed(seed, "m-step")
-        )
+        bank = policy_bank(self.engine, policy, how, sub_seed(seed, "m-step"))
         training = PolicyTraining(self.engine, bank, schedule, {})
         figures = training.run(examples, _cloning, seed)
         return Improvement(training.bank.adapter(0), {}, {"learned_from": len(winners), **figures})

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
-
-if TYPE_CHECKING:
-    from ..config import Settings
 
 Protocol = Literal["single", "cpt", "continual", "stream"]
 
@@ -70,34 +67,27 @@ def evaluate(
         Print one JSON object per line instead of the live view.
     """
     from ..config import load_settings
-    from .running import execute, show_plans, write_file
+    from ..run import write_atomically
+    from .running import execute, show_plans
 
     settings = load_settings(config, **_overrides(protocol, policy, split, seed))
     if dry_run:
         show_plans([settings], json_lines)
         return
-    name = _name(config, settings) + ("" if seed is None else f"-seed-{seed}")
+    name, tested = config.stem, settings.protocol.name
+    name += ("" if name.endswith(tested) else f"-{tested}") + ("" if seed is None else f"-seed-{seed}")
     summary = execute(settings, out or Path("runs") / name, json_lines)
     if json_file is not None:
-        write_file(json_file, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+        write_atomically(json_file, json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
-def _overrides(
-    protocol: Protocol | None, policy: Path | None, split: str | None, seed: int | None
-) -> dict[str, object]:
+def _overrides(protocol: Protocol | None, policy: Path | None, split: str | None, seed: int | None) -> dict[str, object]:
     """The options of the command line as settings; an option that was not given is left out."""
-    own = {"name": protocol, "policy": None if policy is None else str(policy)}
-    named = {key: value for key, value in own.items() if value is not None}
-    fields: dict[str, object] = {"protocol": named} if named else {}
-    if policy is not None:
-        fields["rounds"] = 0
-    if split is not None:
-        fields["tasks"] = {"split": split}
-    if seed is not None:
-        fields["seed"] = seed
-    return fields
-
-
-def _name(config: Path, settings: Settings) -> str:
-    name = settings.protocol.name
-    return config.stem if config.stem.endswith(name) else f"{config.stem}-{name}"
+    own = {"name": protocol, "policy": policy and str(policy)}
+    fields: dict[str, object] = {
+        "protocol": {key: value for key, value in own.items() if value is not None} or None,
+        "rounds": policy and 0,
+        "tasks": split and {"split": split},
+        "seed": seed,
+    }
+    return {name: value for name, value in fields.items() if value is not None}

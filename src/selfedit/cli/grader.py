@@ -35,8 +35,8 @@ def report(
     """
     from ..rewards.graded import agreement, read_graded, title_hash
     from ..rewards.offline_grader import load_grader
+    from ..run import write_atomically
     from ..tasks.places import Place
-    from .running import write_file
 
     every, grader = read_graded(data), load_grader()
     rows = [row for row in every if title_hash(row.title) not in grader.titles]
@@ -50,7 +50,7 @@ def report(
     n_excluded = len(every) - len(rows)
     if json_file is not None:
         figures = {name: value for name, value in found.rounded().items() if name != "titles"}
-        write_file(json_file, dumps(figures | {"n_excluded": n_excluded}, indent=1) + "\n")
+        write_atomically(json_file, dumps(figures | {"n_excluded": n_excluded}, indent=1) + "\n")
     table = Table("", "", box=None, show_header=False)
     table.add_row("agreement with the judge", f"{found.agreement:.3f}  [{found.low:.3f}, {found.high:.3f}]")
     table.add_row("Cohen's kappa", f"{found.kappa:.3f}")
@@ -61,9 +61,7 @@ def report(
         table.add_row(name, f"{alone}")
     table.add_row("decided by a rule", f"{sum(bool(grade.rule) for grade in grades)}")
     features = Table("feature", "mean size of its points (log-odds)", box=None, header_style="dim")
-    points = {
-        name: [abs(r.points) for grade in grades for r in grade.reasons if r.feature == name] for name in grader.table
-    }
+    points = {name: [abs(r.points) for grade in grades for r in grade.reasons if r.feature == name] for name in grader.table}
     for name, sizes in sorted(points.items(), key=lambda item: -sum(item[1])):
         features.add_row(name, f"{fmean(sizes) if sizes else 0:.2f}")
     console = Console(highlight=False)

@@ -46,15 +46,15 @@ def import_round(
         of chosen edits that gained nothing.
     """
     from ..edits.parsing.logged import read_round
-    from .running import write_file
+    from ..run import write_atomically
 
     logged = read_round(file)
     winners, report = choose(logged)
     if select is not None:
         rows = [{"prompt": w.edit.prompt, "completion": w.edit.text} for w in winners]
-        write_file(select, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_atomically(select, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     if json_file is not None:
-        write_file(json_file, json.dumps(report, indent=1, allow_nan=False) + "\n")
+        write_atomically(json_file, json.dumps(report, indent=1, allow_nan=False) + "\n")
     for line in _in_words(report):
         print(line)
 

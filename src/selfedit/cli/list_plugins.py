@@ -30,9 +30,7 @@ def plugins(*, json_lines: Annotated[bool, Parameter(show_default=False)] = Fals
         if not json_lines:
             print(f"{group.name}: {group.about}")
         for plugin in listed(group.name):
-            if json_lines:
-                row = {"group": group.name, "name": plugin.name, "package": plugin.package, "about": describe(plugin)}
-                print(json.dumps(row))
-            else:
-                package = f" (from {plain(plugin.package)})" if plugin.entry else ""
-                print(f"  {plugin.name:<24}{plain(describe(plugin))}{package}")
+            about = describe(plugin)
+            row = {"group": group.name, "name": plugin.name, "package": plugin.package, "about": about}
+            package = f" (from {plain(plugin.package)})" if plugin.entry else ""
+            print(json.dumps(row) if json_lines else f"  {plugin.name:<24}{plain(about)}{package}")

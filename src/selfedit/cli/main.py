@@ -11,6 +11,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -59,7 +61,7 @@ def build_app() -> App:
         name="selfedit",
         help=_HELP,
         help_format="plaintext",
-        version=_version,
+        version=partial(version, "selfedit"),
         default_parameter=Parameter(negative=()),
         suppress_keyboard_interrupt=False,
         result_action="return_value",
@@ -107,15 +109,6 @@ def main(tokens: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("selfedit")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..report.arms import arms_table, streams_headline
-from ..report.table import ladder_table, mark, paired_table, verdict_text
+from ..report.table import LadderTable, mark, paired_table, verdict_text
 from ..report.words import (
     count,
     decimal,
@@ -73,9 +73,7 @@ class ConsoleView:
         # It has at most one task, the running stage, and counts it also where no bar is shown.
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn(
-                "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
-            ),
+            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
@@ -260,7 +258,7 @@ class ConsoleView:
 
 def show_result(console: Console, summary: Summary, directory: object = None) -> None:
     """The end of a run: the ladder, the result in a sentence, the caveats, and where the report is."""
-    _show(console, ladder_table(summary))
+    _show(console, LadderTable(summary))
     if summary.arms:
         _show(console, arms_table(summary))
     measured = summary.reliability
@@ -271,17 +269,12 @@ def show_result(console: Console, summary: Summary, directory: object = None) ->
         console.print(Text(f"Report: {plain(Path(str(directory)) / 'report.html')}"), soft_wrap=True)
 
 
-def show_paired(console: Console, summary: AnySummary) -> None:
-    """The differences between rungs on the same tasks."""
-    _show(console, paired_table(summary))
-
-
 def show_pooled(console: Console, pooled: PooledSummary) -> None:
     """Several seeds' runs as one: the ladder, the differences, and the share of the possible gain that RL reached."""
     seeds = ", ".join(str(row.seed) for row in pooled.seeds)
     _show(console, Text(f"Seeds {seeds} together; intervals are over seeds and tasks:", style="bold"))
-    show_paired(console, pooled)
-    _show(console, ladder_table(pooled))
+    _show(console, paired_table(pooled))
+    _show(console, LadderTable(pooled))
     _show_words(console, headline(pooled), pooled.notes)
     share = pooled.share_of_possible
     if share is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from .progress import show_paired, show_pooled, show_result
+from .progress import show_pooled, show_result
 
 if TYPE_CHECKING:
     from ..summary import PooledSummary
@@ -39,7 +39,7 @@ def report(
     """
     from ..errors import RunError
     from ..report.html import write_report
-    from ..report.table import rounds_table
+    from ..report.table import paired_table, rounds_table
     from ..summary import read_run
 
     if not runs:
@@ -49,8 +49,8 @@ def report(
     for run, summary in zip(runs, summaries, strict=True):
         write_report(summary, run / "report.html")
     if len(runs) == 1:
-        console.print(rounds_table(summaries[0]))
-        show_paired(console, summaries[0])
+        for table in (rounds_table(summaries[0]), "", paired_table(summaries[0])):
+            console.print(table)
         show_result(console, summaries[0], runs[0])
     if len(runs) > 1 or json or chart:
         pooled = write_pooled(runs, json, chart)
@@ -63,13 +63,13 @@ def write_pooled(runs: Sequence[Path], json_file: Path | None, chart: Path | Non
     from ..errors import RunError
     from ..evaluation.pooled import pool
     from ..report.charts import ladder_chart, save, streams_chart
+    from ..run import write_atomically
     from ..summary import read_run
-    from .running import write_file
 
     summaries = [read_run(run) for run in runs]
     pooled = pool(summaries)
     if json_file is not None:
-        write_file(json_file, pooled.to_json())
+        write_atomically(json_file, pooled.to_json())
     if chart is not None:
         # Streams of several runs are not pooled: one run already has several streams.
         stream = streams_chart(summaries[0]) if len(runs) == 1 else None

@@ -100,6 +100,4 @@ def _check(settings: Settings, json_lines: bool) -> None:
         for found in checks:
             view("grader", {**vars(found), "problem": found.problem, "passed": not found.problem, "text": str(found)})
     if problems := "; ".join(found.problem for found in checks if found.problem):
-        raise GraderError(
-            f"{problems}: a policy can learn nothing from such a reward; change the settings in [reward] first"
-        )
+        raise GraderError(f"{problems}: a policy can learn nothing from such a reward; change the settings in [reward] first")

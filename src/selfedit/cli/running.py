@@ -1,4 +1,4 @@
-"""What the verbs share: how a run is carried out and shown, and how a file is written that the user named."""
+"""What the verbs share: how a run is carried out and shown."""
 
 from __future__ import annotations
 
@@ -37,14 +37,3 @@ def show_plans(every: Sequence[Settings], json_lines: bool) -> None:
     with choose_view(json_lines) as view:
         for settings in every:
             view("plan", dry_run(settings))
-
-
-def write_file(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises `DiskError` where it can't be written."""
-    from ..errors import DiskError
-    from ..run import write_atomically
-
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise DiskError(f"{path}: can't be written ({error.strerror}); make room, or choose another path") from None

@@ -51,30 +51,18 @@ def sample(
     out
         File to write, as jsonl unless --form is given (default: print to the screen).
     """
+    from ..run import write_atomically
+    from ..tasks.files import as_text
     from ..tasks.sources.world import draw_tasks
 
     tasks = draw_tasks(split, family, n, seed)
     if out is not None:
-        from ..tasks.files import write_tasks
-
-        write_tasks(tasks, out, form or "jsonl")
+        write_atomically(out, as_text(tasks, form or "jsonl"))
         print(f"{len(tasks)} tasks written to {out}")
     elif form is not None:
-        print(_as_text(tasks, form), end="")
+        print(as_text(tasks, form), end="")
     else:
         _show(tasks)
-
-
-def _as_text(tasks: Sequence[Task], form: Form) -> str:
-    """The tasks in a file's form; by way of a file, so that the screen shows exactly what a file would hold."""
-    import tempfile
-
-    from ..tasks.files import write_tasks
-
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "tasks"
-        write_tasks(list(tasks), path, form)
-        return path.read_text(encoding="utf-8")
 
 
 def _show(tasks: Sequence[Task]) -> None:

@@ -18,11 +18,10 @@ from pydantic import Field, ValidationError, model_validator
 from .. import plugins
 from ..errors import SettingsError
 from ..templates import Templates, built_in_templates
-from .learning import AlgorithmSettings
+from .learning import REACHING_FIELDS, AlgorithmSettings, RewardSettings
 from .plugged import PluggedSection, Section
 from .presets import PRESETS
 from .protocol_settings import ArmSettings, GateSettings, ProtocolName, ProtocolSettings
-from .rewards import REACHING_FIELDS, RewardSettings
 from .sections import (
     MACHINE_FIELDS,
     PLANNING_FIELDS,
@@ -36,36 +35,6 @@ from .sections import (
     ModelSettings,
     TaskSettings,
 )
-
-__all__ = [
-    "MACHINE_FIELDS",
-    "PLANNING_FIELDS",
-    "PRESETS",
-    "REACHING_FIELDS",
-    "RUNGS",
-    "AlgorithmSettings",
-    "ArmSettings",
-    "AtOnce",
-    "EditSettings",
-    "Form",
-    "GateSettings",
-    "GuardSettings",
-    "InnerSettings",
-    "LadderSettings",
-    "ModelSettings",
-    "PluggedSection",
-    "ProtocolName",
-    "ProtocolSettings",
-    "RewardSettings",
-    "Section",
-    "Settings",
-    "TaskSettings",
-    "differing_fields",
-    "load_settings",
-    "make_settings",
-    "merged",
-    "sub_seed",
-]
 
 
 class Settings(Section):
@@ -113,9 +82,7 @@ class Settings(Section):
                 f"edits.samples = {self.edits.samples}: {self.algorithm.name} learns from edits of one sample; take "
                 "algorithm.name = 'rest_em', or one sample"
             )
-        if self.tasks.split == "all" and (
-            self.rounds or self.tasks.source == "world" or len(self.ladder.passage_lr_factors) > 1
-        ):
+        if self.tasks.split == "all" and (self.rounds or self.tasks.source == "world" or len(self.ladder.passage_lr_factors) > 1):
             raise ValueError(
                 "tasks.split = 'all' tests on tasks that others would be trained or chosen on: it needs rounds = 0, "
                 "ladder.passage_lr_factors of one number, and a tasks.source other than the world, which has passages without end"
@@ -129,9 +96,7 @@ class Settings(Section):
             raise ValueError("reward.weights has judge: set reward.metric = 'judge', so that answers are judged")
         self._check_forms()
         if self.inner.seeds == "auto" and not self.reward.pilot:
-            raise ValueError(
-                "inner.seeds = 'auto' needs reward.pilot, at least 1: it measures how much a seed moves a reward"
-            )
+            raise ValueError("inner.seeds = 'auto' needs reward.pilot, at least 1: it measures how much a seed moves a reward")
         return self
 
     def _check_forms(self) -> None:

@@ -1,19 +1,78 @@
-"""Settings of the outer loop: how the policy learns from a round."""
+"""Settings of the outer loop: what an outcome is worth, and how the policy learns from a round."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from .. import plugins
 from .plugged import PluggedSection, plugged
+
+TermName = Annotated[str, plugged("metrics", "rewards")]
+# Fields of `[reward.judge]` that say how to reach a judge, not what it is asked: a run may go on with others.
+REACHING_FIELDS = ("url", "key_variable", "timeout_s", "retries", "at_once", "budget", "cache")
+
+
+class RewardSettings(PluggedSection):
+    """When an answer is right, and what an edit is rewarded for."""
+
+    groups: ClassVar[tuple[str, ...]] = ("metrics", "rewards")
+    metric: TermName = Field(
+        "exact",
+        description="when an answer is right. exact: the greedy text equals the gold answer (one teacher-forced pass). On "
+        "decoded text: exact_match and token_f1 (SQuAD's rules), offline (the offline grader, docs/grader.md), judge (the "
+        "language model of [reward.judge]), grid (all rows of numbers are equal). As a reward only: logprob, the gold answers' "
+        "log-likelihood per token; perplexity, minus the log-perplexity of validation_text. Or the name of a plug-in",
+    )
+    weights: dict[TermName, Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        {},
+        description="the reward as a weighted sum, such as {exact_match = 1.0, logprob = 0.1, tokens = -1e-5}. Beside the "
+        "metrics there are custom, and tokens: how many tokens the inner loop trained on. metric then only says when an answer "
+        "counts as right. Empty: the reward is metric",
+    )
+    max_answer_tokens: int = Field(16, ge=1, description="longest answer that the model writes, in tokens")
+    pilot: int = Field(
+        4,
+        ge=0,
+        description="edits per round that are trained with a second seed, if inner.seeds is 1 or auto: they measure how much "
+        "of the reward is noise; 0: none",
+    )
+    margin: float = Field(
+        1.0,
+        ge=0,
+        description="inner.seeds = auto: a selected edit and another one of its task get more seeds while they differ by at "
+        "most this many standard errors",
+    )
+    proxy: Literal["none", "in_context"] = Field(
+        "none",
+        description="a cheap reward without an inner loop that ranks a task's edits first; only the best of them are "
+        "trained. in_context: log-likelihood of the gold answers with the edit in the prompt",
+    )
+    proxy_keep: int = Field(3, ge=1, description="edits per task that are trained after the proxy has ranked them")
+    validation_text: str = Field("", description="text file whose perplexity is the reward")
+    custom: str = Field("", description="'module:function' of your own: (task, answers) -> float")
+
+    def named(self) -> list[tuple[str, str]]:
+        """The terms of the reward; a term is a metric or a reward."""
+        return [(self.group_of(name), name) for name in dict.fromkeys((self.metric, *self.terms))]
+
+    @staticmethod
+    def group_of(name: str) -> str:
+        """``metrics`` for the name of a metric, else ``rewards``."""
+        return "metrics" if name in plugins.names("metrics") else "rewards"
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """What the reward is the weighted sum of."""
+        return self.weights or {"custom" if self.custom else self.metric: 1.0}
 
 
 class AlgorithmSettings(PluggedSection):
     """How the policy learns from a round. An algorithm's own settings are the table of its name."""
 
     groups: ClassVar[tuple[str, ...]] = ("algorithms",)
-    name: str = Field(
+    name: Annotated[str, plugged("algorithms")] = Field(
         "reinforce",
         description="rest_em: fine-tuning on the best edits (SEAL, section 3.1). reinforce, grpo, ppo: policy gradients. Or "
         "the name of a plug-in. Default: reinforce; rest_em if there is a proxy or edits have several samples, because no "
@@ -45,8 +104,3 @@ class AlgorithmSettings(PluggedSection):
     def named(self) -> list[tuple[str, str]]:
         """The algorithm."""
         return [("algorithms", self.name)]
-
-    @field_validator("name")
-    @classmethod
-    def _is_plugged(cls, name: str) -> str:
-        return plugged("algorithms", name)

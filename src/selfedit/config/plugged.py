@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from .. import plugins
 from ..errors import SettingsError
@@ -19,12 +19,16 @@ class Section(BaseModel):
 Own = TypeVar("Own", bound=BaseModel)
 
 
-def plugged(group: str, name: str) -> str:
-    """The name, checked to be one of a group's plug-ins (a ValueError for pydantic)."""
-    known = plugins.names(group)
-    if name not in known:
-        raise ValueError(f"there is no {name!r} among the {group}; take one of {', '.join(known)}")
-    return name
+def plugged(*groups: str, optional: bool = False) -> AfterValidator:
+    """Checks that a name is one of these groups' plug-ins; ``optional``: or empty."""
+
+    def check(name: str) -> str:
+        known = [name for group in groups for name in plugins.names(group)]
+        if name not in known and not (optional and not name):
+            raise ValueError(f"there is no {name!r} among the {' and '.join(groups)}; take one of {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
 
 
 class PluggedSection(Section):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from .plugged import Section
 
 ProtocolName = Literal["single", "cpt", "continual", "stream"]
-_REMOVED = {"orthogonal": False, "keep": 0.2}  # fields of an arm in older settings, and the values that change nothing
 
 
 class GateSettings(Section):
@@ -18,9 +17,7 @@ class GateSettings(Section):
     """
 
     max_norm_ratio: float = Field(1.0, gt=0, description="largest ||dW|| / ||W|| of any module, for the edit alone")
-    max_kl: float = Field(
-        1.0, gt=0, description="KL(merged model || frozen base) on anchor passages, in nats per token"
-    )
+    max_kl: float = Field(1.0, gt=0, description="KL(merged model || frozen base) on anchor passages, in nats per token")
     max_drop: float = Field(
         0.07,
         gt=0,
@@ -91,19 +88,6 @@ class ArmSettings(Section):
     gate: bool = Field(False, description="merge only what [protocol.gate] allows")
     groups: int = Field(0, ge=0, description="how many of the protocol's groups this arm uses, from the first; 0: all")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_an_older_run(cls, fields: Any) -> Any:
-        """Settings of an older run name two ways that were removed; where they are off, the rest is read."""
-        if not isinstance(fields, dict):
-            return fields
-        if fields.get("orthogonal") or fields.get("merge") == "ties":
-            raise ValueError(
-                "take another way: orthogonal and merge = 'ties' kept less than the others and were removed "
-                "(docs/reproduction.md has the measurements)"
-            )
-        return {name: value for name, value in fields.items() if _REMOVED.get(name) != value}
-
     @model_validator(mode="after")
     def _consistent(self) -> ArmSettings:
         if self.merge != "sum" and any((self.replay, self.rehearsal, self.gate, self.consolidate, self.refresh)):
@@ -146,9 +130,7 @@ class ProtocolSettings(Section):
     general: int = Field(
         100, ge=1, description="closed-book questions that the base answers right, asked before and after a stream"
     )
-    own_texts: int = Field(
-        128, ge=1, description="texts that the base writes without a prompt, for rehearsal and routing"
-    )
+    own_texts: int = Field(128, ge=1, description="texts that the base writes without a prompt, for rehearsal and routing")
 
     @property
     def n_tasks(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .. import plugins
 from ..templates import problem_of
@@ -51,9 +51,7 @@ class ModelSettings(Section):
         "matrix units for it (CUDA, x86 with AMX) and a short measurement finds it at least 1.1 times as fast, or if fp32 does "
         "not fit into memory; else fp32",
     )
-    device: str = Field(
-        "auto", description="where the model runs, such as cuda or cpu. auto: cuda if there is one, else cpu"
-    )
+    device: str = Field("auto", description="where the model runs, such as cuda or cpu. auto: cuda if there is one, else cpu")
     targets: str = Field(
         "auto",
         description="modules that adapters change: all-linear, paper (q and v), or comma-separated suffixes of names; with a "
@@ -70,9 +68,7 @@ class ModelSettings(Section):
         description="adapters trained in one set of tensor operations; on a CPU up to 4 such sets run on threads of their "
         "own. auto: what fits into memory, on a CPU at most 8",
     )
-    rows_at_once: Count = Field(
-        "auto", description="texts written in one batch. auto: what fits into memory, at most 128"
-    )
+    rows_at_once: Count = Field("auto", description="texts written in one batch. auto: what fits into memory, at most 128")
     tokens_at_once: Count = Field(
         "auto", description="tokens per pass that only scores. auto: what fits into memory, at most 8192"
     )
@@ -120,9 +116,7 @@ class TaskSettings(PluggedSection):
         8, ge=1, description="world: questions of each kind per task, at most (8: all that a passage has)"
     )
     per_round: int = Field(12, ge=1, description="training tasks per round")
-    dev: int = Field(
-        16, ge=1, description="development tasks, for the guards and for the learning rate of passage_only"
-    )
+    dev: int = Field(16, ge=1, description="development tasks, for the guards and for the learning rate of passage_only")
     evaluation: int = Field(60, ge=1, description="held-out tasks of the ladder")
     split: Literal["dev", "test", "all"] = Field(
         "dev",
@@ -145,12 +139,14 @@ class EditSettings(PluggedSection):
     """How self-edits are sampled and bounded."""
 
     groups: ClassVar[tuple[str, ...]] = ("edits", "policies")
-    kind: str = Field(
+    kind: Annotated[str, plugged("edits")] = Field(
         "text",
         description="the kind of self-edits. text: lines to train on. directives: the policy also chooses how the model is "
         "trained on them ([edits.directives]). Or the name of a plug-in (selfedit plugins)",
     )
-    policy: str = Field("", description="the plug-in that writes self-edits; empty: the one that belongs to the kind")
+    policy: Annotated[str, plugged("policies", optional=True)] = Field(
+        "", description="the plug-in that writes self-edits; empty: the one that belongs to the kind"
+    )
     form: Form | Annotated[tuple[Form, ...], Field(min_length=1)] = Field(
         "implications",
         description="which prompt asks for an edit: implications, long, very_long, rewrite, self_qa, none (no instruction: "
@@ -181,9 +177,7 @@ class EditSettings(PluggedSection):
     temperature: float = Field(1.0, gt=0, description="temperature at which self-edits are sampled")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus from which self-edits are sampled")
     max_lines: int = Field(24, ge=1, description="lines per text that are trained on, at most")
-    include_context: bool = Field(
-        True, description="also train on the raw passage, as the last training sequence (SEAL)"
-    )
+    include_context: bool = Field(True, description="also train on the raw passage, as the last training sequence (SEAL)")
 
     def named(self) -> list[tuple[str, str]]:
         """The kind of self-edits, and the policy that writes them."""
@@ -193,11 +187,6 @@ class EditSettings(PluggedSection):
     def writer(self) -> str:
         """The policy: the one named, or the kind's own."""
         return self.policy or str(plugins.find("edits", self.kind).policy)
-
-    @field_validator("kind", "policy")
-    @classmethod
-    def _is_plugged(cls, name: str, info: ValidationInfo) -> str:
-        return plugged("edits", name) if info.field_name == "kind" else name and plugged("policies", name)
 
     @property
     def forms(self) -> tuple[Form, ...]:
@@ -260,18 +249,14 @@ class GuardSettings(PluggedSection):
     """A round is rolled back if one of the guards objects to its policy. The limits here are those of the guard ``budget``."""
 
     groups: ClassVar[tuple[str, ...]] = ("guards",)
-    names: tuple[str, ...] = Field(("budget",), description="the guards in use (selfedit plugins lists them)")
-    anchors: int = Field(
-        24, ge=1, description="passages on which KL is measured, and closed-book questions for retention"
+    names: tuple[Annotated[str, plugged("guards")], ...] = Field(
+        ("budget",), description="the guards in use (selfedit plugins lists them)"
     )
+    anchors: int = Field(24, ge=1, description="passages on which KL is measured, and closed-book questions for retention")
     max_kl: float = Field(0.5, gt=0, description="KL(policy || base) on anchor passages, in nats per token")
-    max_retention_drop: float = Field(
-        0.1, gt=0, description="loss of closed-book accuracy, absolute (0.1 is ten points)"
-    )
+    max_retention_drop: float = Field(0.1, gt=0, description="loss of closed-book accuracy, absolute (0.1 is ten points)")
     max_norm_ratio: float = Field(1.0, gt=0, description="largest ||dW|| / ||W|| of any module")
-    max_dev_drop: float = Field(
-        0.15, gt=0, description="loss of development accuracy against the best round so far, absolute"
-    )
+    max_dev_drop: float = Field(0.15, gt=0, description="loss of development accuracy against the best round so far, absolute")
 
     def limits(self) -> dict[str, float]:
         """The budgets by name."""
@@ -280,11 +265,6 @@ class GuardSettings(PluggedSection):
     def named(self) -> list[tuple[str, str]]:
         """The guards."""
         return [("guards", name) for name in self.names]
-
-    @field_validator("names")
-    @classmethod
-    def _are_plugged(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(plugged("guards", name) for name in names)
 
 
 # In the order of the ladder. Other people's rungs come after them.
@@ -306,7 +286,7 @@ class LadderSettings(PluggedSection):
     """Which ways of preparing a model are compared, on the same held-out tasks."""
 
     groups: ClassVar[tuple[str, ...]] = ("rungs",)
-    rungs: tuple[str, ...] = Field(
+    rungs: tuple[Annotated[str, plugged("rungs")], ...] = Field(
         RUNGS,
         description="the rungs, in order (selfedit plugins lists them); rungs that a data set cannot have are left out",
     )
@@ -323,8 +303,3 @@ class LadderSettings(PluggedSection):
     def named(self) -> list[tuple[str, str]]:
         """The rungs."""
         return [("rungs", name) for name in self.rungs]
-
-    @field_validator("rungs")
-    @classmethod
-    def _are_plugged(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(plugged("rungs", name) for name in names)

@@ -39,6 +39,12 @@ class DirectiveSettings(Section):
         description="choice: each field is sampled from the model's own probabilities over the options; text: the model writes "
         "the JSON freely, and it is parsed strictly",
     )
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        description="sampling temperature of a choice (the texts have edits.temperature). A model that hardly knows its options "
+        "apart, such as the embedded base and numbers, can learn to choose only at a low one",
+    )
     forms: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = Field(
         (("implications",), ("self_qa",), ("implications", "self_qa")),
         min_length=1,
@@ -111,9 +117,7 @@ class Directives:
         o = self.options
         forms = " or ".join(json.dumps(list(forms)) for forms in o.forms)
         rows = (("samples", o.samples), ("lr", self._lrs), ("steps", o.steps), ("rank", o.rank), ("layers", o.layers))
-        return "\n".join(
-            [f'"forms": {forms}', *(f'"{name}": {" or ".join(map(json.dumps, some))}' for name, some in rows)]
-        )
+        return "\n".join([f'"forms": {forms}', *(f'"{name}": {" or ".join(map(json.dumps, some))}' for name, some in rows)])
 
     def choices(self) -> list[list[str]]:
         """The directive as a constrained choice: forced texts (lists of one) and options. No option begins with another one:
@@ -205,9 +209,7 @@ class Directives:
         if directive is None:
             return Change(None, problem)
         texts = [text.text for text in edit.further]
-        return text_change(
-            self.settings, self.tokens, task, texts, recipe=self.recipe(directive), samples=max(1, len(texts))
-        )
+        return text_change(self.settings, self.tokens, task, texts, recipe=self.recipe(directive), samples=max(1, len(texts)))
 
     @staticmethod
     def largest(settings: config.Settings) -> tuple[Recipe, int]:

@@ -8,7 +8,7 @@ back to the kind of engine that made them; it refuses others with a TypeError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,9 @@ from ..templates import Templates
 from ..types import Adapter, Completion, Scored, TrainSequence, Update
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from .adapters.lora import Bank
+    from .training.fit import Training
+    from .training.states import TokenStates
 
 Ids = Sequence[int]
 
@@ -169,22 +171,14 @@ class Engine(Protocol):
         """Why `apply` would refuse this update ("field: reason"), or None: lets a caller mark it invalid instead."""
         ...
 
-    def apply(
-        self,
-        changes: Sequence[Update | Adapter],
-        *,
-        on: Adapter | None,
-        init: Adapter | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> AdapterBank:
+    def apply(self, changes: Sequence[Update | Adapter], *, on: Adapter | None, init: Adapter | None = None) -> AdapterBank:
         """Train every update from its own seed's initial adapter (or ``init``); members never see each other.
 
-        ``on`` stays fixed underneath. The updates of one call adapt the same ``targets``. A change that is an adapter already
-        becomes a member as it is: nothing is trained, so its ``shift`` is nan. ``on_step(done, total)`` counts the members'
-        optimiser steps.
+        ``on`` stays fixed underneath. The updates of one call adapt the same ``targets``. Changes that are adapters already
+        become members as they are, in a call of their own: nothing is trained, so their ``shift`` is nan.
 
         Raises:
-            UpdateError: an update can't be trained on, or there are no changes; nothing was trained then.
+            UpdateError: an update can't be trained on, there are no changes or both kinds; nothing was trained then.
             ModelError: an adapter does not fit the base and the targets.
             OutOfMemoryError: a single member does not fit.
         """
@@ -201,52 +195,6 @@ class Engine(Protocol):
         ...
 
 
-class LocalBank(AdapterBank, Protocol):
-    """A bank in this process."""
-
-    def parameters(self) -> list[Tensor]:
-        """The members' weights as leaves of autograd, for an optimiser; `LocalEngine.states` are differentiable in them."""
-        ...
-
-
-class Training(Protocol):
-    """Updates that train step by step: they can pause, be looked at (``bank``) and go on, and some of them be dropped."""
-
-    @property
-    def bank(self) -> AdapterBank:
-        """Every member's current weights."""
-        ...
-
-    def run(self, until: int | None = None, members: Collection[int] | None = None) -> AdapterBank:
-        """Train ``members`` (None: all) up to step ``until`` (None: to their ends); a pause changes nothing for a member.
-
-        Where memory runs out, half as many train at once from then on (`Engine.limit_members`), and everything that this
-        training was asked for so far is trained again.
-        """
-        ...
-
-
-class States(Protocol):
-    """M target tokens under teacher forcing, by member and sequence. Losses on them train a bank's `parameters`."""
-
-    @property
-    def hidden(self) -> Tensor:
-        """The states (M, D) that predict the targets, such as for a value head."""
-        ...
-
-    def logprobs(self, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
-        """Log p of each target (M, nats), as it is sampled from."""
-        ...
-
-    def entropies(self, temperature: float = 1.0) -> Tensor:
-        """Entropy of the distribution that each target comes from (M, nats)."""
-        ...
-
-    def split(self, values: Tensor) -> list[list[Tensor]]:
-        """One value per token, (M, ...), as ``[k][s]``: a tensor for each sequence of each member."""
-        ...
-
-
 class LocalEngine(Engine, Protocol):
     """An engine in this process, whose adapters algorithms can train with losses of their own."""
 
@@ -258,8 +206,8 @@ class LocalEngine(Engine, Protocol):
         """Where training starts from, as in PEFT: A random, B zero, so that it changes nothing yet."""
         ...
 
-    def bank(self, adapters: Sequence[Adapter], *, targets: str | None = None) -> LocalBank:
-        """Adapters kept elsewhere, as a bank to train further; ``targets`` as in `Update`."""
+    def bank(self, adapters: Sequence[Adapter], *, targets: str | None = None) -> Bank:
+        """Adapters kept elsewhere, as a bank to train further (`Bank.parameters`); ``targets`` as in `Update`."""
         ...
 
     def states(
@@ -268,7 +216,7 @@ class LocalEngine(Engine, Protocol):
         *,
         on: Adapter | None,
         members: AdapterBank | None = None,
-    ) -> States:
+    ) -> TokenStates:
         """One forward of ``sequences_K[k]`` under member k: log-probabilities with gradients, for losses of any kind.
 
         All of it is one batch in memory; cut it where that is too much, and let gradients add up.
@@ -288,6 +236,4 @@ def check_chat(engine: Engine, templates: Templates, path: str) -> None:
         SettingsError: the tokenizer has no chat template.
     """
     if templates.chat and engine.encode_chat("a") == engine.encode_prompt("a"):
-        raise SettingsError(
-            f"{path}: its tokenizer has no chat template; take its templates = 'general', or an instruct model"
-        )
+        raise SettingsError(f"{path}: its tokenizer has no chat template; take its templates = 'general', or an instruct model")

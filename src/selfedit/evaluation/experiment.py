@@ -176,15 +176,11 @@ def _notes(settings: Settings, rungs: Mapping[str, Result]) -> list[str]:
         notes += [f"{rung} is left out: another model learns than writes." for rung in left_out]
     graded = [rung for rung in rungs.values() if rung.accuracy]
     if "no_edit" in rungs and graded and all(sum(rung.accuracy) == 0 for rung in graded):
-        notes.append(
-            "No rung answered any question right: with random weights that is expected, and the numbers mean nothing."
-        )
+        notes.append("No rung answered any question right: with random weights that is expected, and the numbers mean nothing.")
     for name, rung in rungs.items():
         if rung.ungraded:
             of = counted(rung.ungraded + len(rung.tasks), "task")
-            notes.append(
-                f"{name}: {rung.ungraded} of {of} could not be graded; such tasks are left out of its figures."
-            )
+            notes.append(f"{name}: {rung.ungraded} of {of} could not be graded; such tasks are left out of its figures.")
         if rung.held_out:
             lines = f"{counted(rung.held_out, 'line')} of its edits"
             notes.append(f"{name}: trained without {lines} that would have taught a probe's question word for word.")
@@ -205,9 +201,7 @@ def _examples(parts: Parts, rungs: Mapping[str, Result], last: str, n: int = 4) 
         for rung, own in zip(stages, places, strict=True):
             text = rung.texts[own[task.id]] if rung.texts else ""
             lines = [{"text": line, "style": parts.style_of(line)} for line in edit_lines(text)]
-            answers = [
-                {name: getattr(a, name) for name in ExampleAnswer.model_fields} for a in rung.answers[own[task.id]]
-            ]
+            answers = [{name: getattr(a, name) for name in ExampleAnswer.model_fields} for a in rung.answers[own[task.id]]]
             rows.append({"rung": rung.name, "edit": text, "lines": lines, "answers": answers})
         examples.append({"task_id": task.id, "family": task.family, "context": task.text, "stages": rows})
     return examples

@@ -101,9 +101,9 @@ class Machine:
                 model_path(model.path), trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle
             )
             self._planned = Costs.of(outline, torch.float32, self.device), self._load(outline)
+        except SelfEditError:
+            raise
         except Exception as error:  # the model's own code can raise anything
-            if isinstance(error, SelfEditError) and not isinstance(error, loading.NoOutlineError):
-                raise
             if "auto" in (model.members_at_once, model.rows_at_once, model.tokens_at_once):
                 section = "learner" if role == "learner" else "model"
                 members, rows, tokens = model.at_once

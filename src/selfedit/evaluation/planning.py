@@ -36,9 +36,7 @@ def plan(settings: Settings, needs: dict[str, Any] | None = None, why: str = "")
     lines = [f"model      {settings.model.path} ({why or settings.model.dtype})", *_memory_lines(needs["memory"])]
     if learner:
         lines += [f"learner    {learner.path}", *_memory_lines(needs.get("learner_memory"))]
-    lines.append(
-        f"tasks      {tasks.source}; tested on {counted(held_out, 'held-out task')} of the split {tasks.split}"
-    )
+    lines.append(f"tasks      {tasks.source}; tested on {counted(held_out, 'held-out task')} of the split {tasks.split}")
     if rounds:
         evaluations = f"{counted(rounds + 1, 'evaluation')} x {counted(tasks.dev, 'development task')}"
         lines += [
@@ -86,8 +84,7 @@ def _tested(settings: Settings) -> tuple[int, str]:
         groups = f"{counted(protocol.groups, 'group')} of {counted(protocol.passages, 'passage')}"
         return loops, f"cpt        {counted(trained, 'rung')} x {groups}, one adapter per group: as many steps as"
     passages = {
-        name: protocol.passages * min(arm.groups or protocol.groups, protocol.groups)
-        for name, arm in protocol.arms.items()
+        name: protocol.passages * min(arm.groups or protocol.groups, protocol.groups) for name, arm in protocol.arms.items()
     }
     loops = n + sum(_arm_loops(settings, arm, passages[name]) for name, arm in protocol.arms.items())
     learned = ", ".join(f"{name} {number}" for name, number in passages.items())

@@ -54,10 +54,7 @@ def pool(summaries: Sequence[Summary]) -> PooledSummary:
         notes=(
             *sorted({note for summary in summaries for note in summary.notes}),
             *_machine_notes(summaries),
-            *(
-                f"The rung {rung} is left out: the run of seed {seeds} does not have it."
-                for rung, seeds in missing.items()
-            ),
+            *(f"The rung {rung} is left out: the run of seed {seeds} does not have it." for rung, seeds in missing.items()),
         ),
         **learner,
     )
@@ -102,11 +99,7 @@ def _pooled_rung(summaries: Sequence[Summary], rung: str, steps: int) -> PooledR
 def _differences(summaries: Sequence[Summary], a: str, b: str, tasks_of: str = "") -> list[list[float]]:
     """Accuracy of a minus b on every task that both rungs have (and ``tasks_of``, if given), by seed; may be empty."""
     return [
-        [
-            x - rungs[b][task]
-            for task, x in rungs[a].items()
-            if task in rungs[b] and (not tasks_of or task in rungs[tasks_of])
-        ]
+        [x - rungs[b][task] for task, x in rungs[a].items() if task in rungs[b] and (not tasks_of or task in rungs[tasks_of])]
         for rungs in (summary.per_task for summary in summaries)
     ]
 

@@ -83,17 +83,13 @@ def trained_policies(parts: Parts, source: TaskSource) -> Trained:
         policies += [parts.writer.engine.load_adapter(path) if path.exists() else None for path in rounds]
     hashes = [policy and policy.sha256 for policy in policies]
     if not any(hashes):
-        raise SettingsError(
-            f"{directory}: no round of this run has changed its policy; name another run, or an adapter"
-        )
+        raise SettingsError(f"{directory}: no round of this run has changed its policy; name another run, or an adapter")
     if run.once("policies", lambda: {"sha256": hashes})["sha256"] != hashes:
         raise SettingsError(f"{directory}: its policies are not those that this evaluation started with")
     return Trained(policies, [])
 
 
-def tested(
-    parts: Parts, trained: Trained, tasks: list[Task], source: TaskSource
-) -> tuple[dict[str, Result], dict[str, Any]]:
+def tested(parts: Parts, trained: Trained, tasks: list[Task], source: TaskSource) -> tuple[dict[str, Result], dict[str, Any]]:
     """The results of the settings' protocol: the rungs, and what a stream adds to the summary.
 
     ``single``: one passage, one edit, revert. ``cpt``: all passages of a group in one adapter. Else: passages one after another.
@@ -104,9 +100,7 @@ def tested(
     return (Together if name == "cpt" else Ladder)(parts, trained, tasks, source.dev()).climb(), {}
 
 
-def _streams(
-    parts: Parts, trained: Trained, tasks: list[Task], source: TaskSource
-) -> tuple[dict[str, Result], dict[str, Any]]:
+def _streams(parts: Parts, trained: Trained, tasks: list[Task], source: TaskSource) -> tuple[dict[str, Result], dict[str, Any]]:
     """Passages one after another, in each of the settings' ways; beside them the same passages by themselves."""
     protocol = parts.settings.protocol
     groups = groups_of(parts, tasks)
@@ -121,9 +115,7 @@ def _streams(
         text = f"Learning a stream of passages, one after another ({name})"
         parts.run.emit("stage", name="stream-", text=text, total=total)
         context = context_of(parts, None if arm.untrained else trained.policies[-1], source, arm)
-        arms[name] = [
-            Stream(parts, context, group, arm, f"stream-{g}/{name}").take_in(every) for g, group in enumerate(own)
-        ]
+        arms[name] = [Stream(parts, context, group, arm, f"stream-{g}/{name}").take_in(every) for g, group in enumerate(own)]
     # What a stream is compared with; ``single`` is each passage's edit learned alone, by the last policy.
     alone = next((name for name in reversed(rungs) if name not in ("no_edit", "in_context")), "")
     compared = {"no_update": "no_edit", "in_context": "in_context", "single": alone}
@@ -185,9 +177,7 @@ def base_texts(parts: Parts, n: int) -> list[tuple[list[int], str]]:
     def compute() -> dict[str, Any]:
         seeds = [sub_seed(parts.settings.seed, "rehearsal", i) for i in range(n)]
         start = engine.encode_prompt("") or [engine.eos_id]
-        written = engine.sample(
-            [start] * n, seeds, on=None, max_new_tokens=edits.max_new_tokens, temperature=1.0, top_p=1.0
-        )
+        written = engine.sample([start] * n, seeds, on=None, max_new_tokens=edits.max_new_tokens, temperature=1.0, top_p=1.0)
         return {"texts": [[[*text.prompt_ids, *text.token_ids], text.text] for text in written]}
 
     return [(ids, text) for ids, text in parts.run.once("rehearsal/texts", compute)["texts"] if len(ids) > 1]

@@ -59,7 +59,7 @@ class Taken:
     looks: dict[int, list[float | None]]
     general: list[float | None]
     decisions: list[Row]
-    lessons: list[Row]
+    lessons: list[Lesson]
 
     @property
     def retained(self) -> list[float | None]:
@@ -101,9 +101,7 @@ class Stream:
         row = self.run.once(f"{self.key}/taken", lambda: _TAKEN.dump_python(self._taken(every), mode="json"))
         taken = _TAKEN.validate_python(row)
         if taken.lessons:
-            export(
-                [Lesson(**lesson) for lesson in taken.lessons], self.run.directory / "lessons" / f"{self.name}.jsonl"
-            )
+            export(taken.lessons, self.run.directory / "lessons" / f"{self.name}.jsonl")
         shutil.rmtree(self.directory, ignore_errors=True)  # the journal has everything that is reported of it
         return taken
 
@@ -121,7 +119,7 @@ class Stream:
                 taken.looks[n] = found
             self.run.emit("progress", name=self.key, done=1)
         taken.general.append(self._general("after", stream, routes))
-        taken.lessons.extend(vars(lesson) for lesson in self.lessons)
+        taken.lessons.extend(self.lessons)
         return taken
 
     def _summed(self) -> Iterator[Step]:
@@ -172,9 +170,7 @@ class Stream:
             row |= self._gated(t, adapter, change, stream, known).row()
         return row, adapter
 
-    def _learn_together(
-        self, t: int, edits: Sequence[Change], stream: Adapter | None, what: str, steps: int
-    ) -> Learning:
+    def _learn_together(self, t: int, edits: Sequence[Change], stream: Adapter | None, what: str, steps: int) -> Learning:
         """One adapter trained on top of ``stream`` on many passages' edits or lessons at once, with ``steps`` for each passage
         (0: as many as one alone has).
         """
@@ -237,9 +233,7 @@ class Stream:
         found = [(task, [lesson.line for lesson in self.lessons if lesson.task_id == task.id]) for task in tasks]
         return [text_change(settings, self.engine, task, ["\n".join(lines)]) for task, lines in found if lines]
 
-    def _gated(
-        self, t: int, adapter: Adapter, change: Change, stream: Adapter | None, known: Sequence[Change]
-    ) -> Decision:
+    def _gated(self, t: int, adapter: Adapter, change: Change, stream: Adapter | None, known: Sequence[Change]) -> Decision:
         rng = random.Random(sub_seed(self._seed(t), "gate"))
         merged = [i for i, edit in enumerate(known) if edit.sequences]  # of the others there is nothing to lose
         chosen = rng.sample(merged, min(EARLIER, len(merged)))
@@ -300,9 +294,7 @@ class Stream:
             return None
         return self._accuracy(when, [Task("known", "", (), tuple(self.context.known))], stream, routes)[0]
 
-    def _accuracy(
-        self, when: str, tasks: Sequence[Task], stream: Adapter | None, routes: Routes | None
-    ) -> list[float | None]:
+    def _accuracy(self, when: str, tasks: Sequence[Task], stream: Adapter | None, routes: Routes | None) -> list[float | None]:
         """Each task's accuracy, asked without its passage."""
 
         def compute() -> Row:

@@ -45,18 +45,14 @@ class Budget:
         if not found["kl"] <= limits.max_kl:
             reasons.append(f"KL to the base on anchors is {found['kl']:.3f} nats, over {limits.max_kl}")
         if not found["norm_ratio"] <= limits.max_norm_ratio:
-            reasons.append(
-                f"the policy's change has norm ratio {found['norm_ratio']:.3f}, over {limits.max_norm_ratio}"
-            )
+            reasons.append(f"the policy's change has norm ratio {found['norm_ratio']:.3f}, over {limits.max_norm_ratio}")
         if found["retention"] is not None and of_base["retention"] is not None:
             lost = of_base["retention"] - found["retention"]
             if lost > limits.max_retention_drop:
                 reasons.append(f"closed-book accuracy fell by {lost:.3f}, over {limits.max_retention_drop}")
         change = dev_change(look, best)
         if change is not None and -change > limits.max_dev_drop:
-            reasons.append(
-                f"development accuracy fell by {-change:.3f} from the best round's, over {limits.max_dev_drop}"
-            )
+            reasons.append(f"development accuracy fell by {-change:.3f} from the best round's, over {limits.max_dev_drop}")
         return reasons
 
 

@@ -29,6 +29,8 @@ class DirectiveWriter(LanguageModel):
         prompts = [self.kind.prompt(task) for task in tasks for _ in range(k)]
         ids = [self.encode(prompt) for prompt in prompts]
         written = self._written(ids, [edit_seed for _, _, edit_seed in owners])
+        free, options = self.settings.edits, self.kind.options
+        temperature, top_p = (options.temperature, 1.0) if options.written == "choice" else (free.temperature, free.top_p)
         edits = []
         for (task, index, edit_seed), prompt, (completion, problem) in zip(owners, prompts, written, strict=True):
             directive, note, misread = (None, "", "") if problem else self.kind.read(completion.text)
@@ -38,8 +40,8 @@ class DirectiveWriter(LanguageModel):
                 form="+".join(directive.forms) if directive else "",
                 prompt=prompt,
                 completion=completion,
-                temperature=self.settings.edits.temperature,
-                top_p=1.0 if self.kind.options.written == "choice" else self.settings.edits.top_p,
+                temperature=temperature,
+                top_p=top_p,
                 seed=edit_seed,
                 policy_hash=self.hash,
                 problem=problem or misread,
@@ -63,9 +65,7 @@ class DirectiveWriter(LanguageModel):
         texts: dict[int, list[Completion]] = {}
         for (i, _, _), text in zip(able, self.write([a[1] for a in able], [a[2] for a in able]), strict=True):
             texts.setdefault(i, []).append(text)
-        return [
-            replace(edit, problem=problems[i], further=tuple(texts.get(i, ()))) for i, (edit, _) in enumerate(edits)
-        ]
+        return [replace(edit, problem=problems[i], further=tuple(texts.get(i, ()))) for i, (edit, _) in enumerate(edits)]
 
     def _written(self, ids: Sequence[list[int]], seeds: Sequence[int]) -> list[tuple[Completion, str]]:
         """Each prompt's directive as it was written, or an empty one and why."""
@@ -76,7 +76,7 @@ class DirectiveWriter(LanguageModel):
         able = [i for i, problem in enumerate(problems) if not problem]
         prompts, chosen_seeds = [ids[i] for i in able], [seeds[i] for i in able]
         if choice:
-            done = self.choose(prompts, chosen_seeds, self.kind.choices(), self.settings.edits.temperature)
+            done = self.choose(prompts, chosen_seeds, self.kind.choices(), self.kind.options.temperature)
         else:
             done = self.write(prompts, chosen_seeds)
         found = dict(zip(able, done, strict=True))

@@ -37,9 +37,7 @@ class LanguageModel:
             return ""
         more = f" and needs {room} more" if room > 1 else ""
         window = self.engine.window
-        return (
-            f"the prompt with the passage is {len(prompt_ids)} tokens long{more}, over the model's window of {window}"
-        )
+        return f"the prompt with the passage is {len(prompt_ids)} tokens long{more}, over the model's window of {window}"
 
     def propose(self, tasks: Sequence[Task], k: int, seed: int, form: str = "") -> list[Edit]:
         """See `base.Policy`."""
@@ -76,9 +74,7 @@ class LanguageModel:
                 problem=problem,
                 kind="text" if form else how.kind,
             )
-            for (task, index, edit_seed), problem, (completion, *further) in zip(
-                owners, problems, completions, strict=True
-            )
+            for (task, index, edit_seed), problem, (completion, *further) in zip(owners, problems, completions, strict=True)
         ]
 
     def _forms(self, index: int, form: str) -> list[str]:

@@ -61,9 +61,7 @@ def ladder_chart(summary: AnySummary, width: int = WIDE) -> alt.Chart | None:
     groups = {group: colour for group, colour in _GROUPS.items() if any(v["group"] == group for v in values)}
     below = 7 if narrow else 0
     layers = [
-        data.mark_bar(height=13, yOffset=below).encode(
-            y=y, x=x, color=_colours("group", groups, 2 if narrow else 4, "square")
-        ),
+        data.mark_bar(height=13, yOffset=below).encode(y=y, x=x, color=_colours("group", groups, 2 if narrow else 4, "square")),
         data.mark_rule(strokeWidth=1.5, color="currentColor", yOffset=below).encode(y=y, x="low:Q", x2="high:Q"),
         data.mark_text(align="left", dx=6, dy=below, fontWeight="bold").encode(y=y, x="high:Q", text="text:N"),
     ]
@@ -120,9 +118,7 @@ def styles_chart(summary: Summary, width: int = WIDE) -> alt.Chart | None:
         for name, row in zip(names, rounds, strict=True)
         for style in order
     ]
-    spans = [
-        {"style": style_label(style), "from": first.get(style, 0.0), "to": last.get(style, 0.0)} for style in order
-    ]
+    spans = [{"style": style_label(style), "from": first.get(style, 0.0), "to": last.get(style, 0.0)} for style in order]
     narrow = _narrow(width)
     y = _names("style", [style_label(style) for style in order], 200, narrow)
     x = alt.X("share:Q", axis=_percent_axis("Share of the lines it writes"), scale=alt.Scale(domainMin=0))
@@ -195,7 +191,7 @@ def svg(chart: alt.Chart) -> str:
     return text
 
 
-def save(chart: alt.Chart | None, path: Path, scale: float = 2.0) -> Path:
+def save(chart: alt.Chart | None, path: Path) -> Path:
     """Save a chart as PNG or SVG, by ``path``'s ending, on white (for documents).
 
     Raises ValueError where there is nothing to draw, or where the ending is another one.
@@ -204,11 +200,7 @@ def save(chart: alt.Chart | None, path: Path, scale: float = 2.0) -> Path:
         raise ValueError("the summary has no measured accuracy to draw")
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"{path}: a chart is saved as .png or .svg")
-    spec = chart.properties(background="white", padding=12).to_dict()
-    if path.suffix == ".png":
-        path.write_bytes(vl_convert.vegalite_to_png(spec, scale=scale))
-    else:
-        path.write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
+    chart.properties(background="white", padding=12).save(path, scale_factor=2 if path.suffix == ".png" else 1)
     return path
 
 
@@ -251,9 +243,7 @@ def _colours(field: str, palette: dict[str, str], columns: int, symbol: str = "c
 
 def _percent_axis(title: str) -> alt.Axis:
     """An axis of shares."""
-    return alt.Axis(
-        format=".0%", title=title, tickCount=5, ticks=False, domain=False, labelFlush=False, labelOverlap=True
-    )
+    return alt.Axis(format=".0%", title=title, tickCount=5, ticks=False, domain=False, labelFlush=False, labelOverlap=True)
 
 
 def _styled(chart: Any) -> Any:
@@ -261,9 +251,7 @@ def _styled(chart: Any) -> Any:
     text = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFont": _FONT, "titleFont": _FONT}
     return (
         chart.configure(background="transparent", font=_FONT, padding={"left": 4, "top": 4, "bottom": 4, "right": 24})
-        .configure_axis(
-            labelFontSize=12, titleFontSize=12, titleFontWeight="normal", gridColor=_LINES, gridOpacity=0.5, **text
-        )
+        .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", gridColor=_LINES, gridOpacity=0.5, **text)
         .configure_legend(labelFontSize=12, **text)
         .configure_text(color="currentColor", fontSize=12, font=_FONT)
         .configure_title(color="currentColor", fontSize=13, font=_FONT, fontWeight="bold")

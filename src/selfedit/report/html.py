@@ -9,7 +9,6 @@ through.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..config import differing_fields, make_settings
-from ..errors import DiskError, SettingsError
-from ..rows import ArmRow, Example, ExampleAnswer
+from ..errors import SettingsError
+from ..rows import ArmRow, Example
 from ..run import write_atomically
 from ..summary import Summary
 from . import arms, charts, table, words
@@ -35,67 +34,9 @@ _CHARTS = {
 }
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A chart in two widths, as SVG."""
-
-    wide: Markup
-    narrow: Markup
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of an example that has answers: its name, and how many of them are right."""
-
-    name: str
-    right: str
-
-
-@dataclass(frozen=True)
-class ProbeRow:
-    """A probe with its answer at each stage; None where it was not asked there."""
-
-    question: str
-    gold: str
-    answers: tuple[ExampleAnswer | None, ...]
-
-
-@dataclass(frozen=True)
-class ExamplePage:
-    """An example with its answers by probe."""
-
-    of: Example
-    stages: tuple[Stage, ...]
-    probes: tuple[ProbeRow, ...]
-
-
-@dataclass(frozen=True)
-class Page:
-    """What the template shows besides the summary itself."""
-
-    protocol: str
-    headline: str
-    figures: dict[str, Figure | None]
-    short_streams: list[tuple[str, ArmRow]]
-    matrix_columns: tuple[str, ...]
-    examples: list[ExamplePage]
-    reliability: str
-    limits: Mapping[str, float]
-    weights: list[tuple[str, str, str]]  # whose, hash before, hash after
-    settings: list[tuple[str, object]]
-    command: str
-
-
-def write_report(summary: Summary, path: Path) -> Path:
+def write_report(summary: Summary, path: Path) -> None:
     """Write the report of a run to ``path``, whole or not at all. Raises `DiskError` where it can't be written."""
-    page = report_html(summary)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, page)
-    except OSError as error:
-        message = f"{path}: the report can't be written ({error.strerror}); the run itself is kept"
-        raise DiskError(message) from None
-    return path
+    write_atomically(path, report_html(summary))
 
 
 def report_html(summary: Summary) -> str:
@@ -105,19 +46,19 @@ def report_html(summary: Summary) -> str:
         ("Base", summary.base_sha256_before, summary.base_sha256_after),
         ("Learner", summary.learner_sha256_before, summary.learner_sha256_after),
     )
-    page = Page(
-        protocol=str(summary.setting("protocol.name")),
-        headline=arms.streams_headline(summary) or words.headline(summary),
-        figures={name: _figure(draw(summary), draw(summary, charts.NARROW)) for name, draw in _CHARTS.items()},
-        short_streams=[(name, arm) for name, arm in summary.arms.items() if _is_short(arm)],
-        matrix_columns=("Edits", *(f"passage {i + 1}" for i in range(_LONGEST_MATRIX))),
-        examples=[_example(example) for example in summary.examples],
-        reliability=words.reliability_line(reliability.reliability, reliability.seeds_for_80, reliability.of),
-        limits=next((row.guards.limits for row in summary.rounds if row.guards.limits), {}),
-        weights=[(whose, before, after) for whose, before, after in hashes if before and after],
-        settings=list(_flat(summary.settings)),
-        command=reproduce_command(summary),
-    )
+    page = {
+        "protocol": str(summary.setting("protocol.name")),
+        "headline": arms.streams_headline(summary) or words.headline(summary),
+        "figures": {name: _figure(draw(summary), draw(summary, charts.NARROW)) for name, draw in _CHARTS.items()},
+        "short_streams": [(name, arm) for name, arm in summary.arms.items() if _is_short(arm)],
+        "matrix_columns": ("Edits", *(f"passage {i + 1}" for i in range(_LONGEST_MATRIX))),
+        "examples": [_example(example) for example in summary.examples],
+        "reliability": words.reliability_line(reliability.reliability, reliability.seeds_for_80, reliability.of),
+        "limits": next((row.guards.limits for row in summary.rounds if row.guards.limits), {}),
+        "weights": [(whose, before, after) for whose, before, after in hashes if before and after],
+        "settings": list(_flat(summary.settings)),
+        "command": reproduce_command(summary),
+    }
     return _environment().get_template("report.html.jinja").render(run=summary, page=page)
 
 
@@ -153,9 +94,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _figure(wide: Any, narrow: Any) -> Figure | None:
-    # vl-convert escapes the texts in a chart itself.
-    return None if wide is None else Figure(Markup(charts.svg(wide)), Markup(charts.svg(narrow)))
+def _figure(wide: Any, narrow: Any) -> dict[str, Markup] | None:
+    """A chart in two widths, as SVG; vl-convert escapes the texts in it itself."""
+    return None if wide is None else {"wide": Markup(charts.svg(wide)), "narrow": Markup(charts.svg(narrow))}
 
 
 def _is_short(arm: ArmRow) -> bool:
@@ -164,18 +105,19 @@ def _is_short(arm: ArmRow) -> bool:
     return 1 < n <= _LONGEST_MATRIX and n == max(map(int, arm.matrix))
 
 
-def _example(example: Example) -> ExamplePage:
+def _example(example: Example) -> dict[str, Any]:
+    """An example, the stages that have answers, and its probes with the answer at each stage (None: not asked there)."""
     stages = [stage for stage in example.stages if stage.answers]
     by_stage = [{answer.question: answer for answer in stage.answers} for stage in stages]
     gold: dict[str, str] = {}
     for stage in stages:
         for answer in stage.answers:
             gold.setdefault(answer.question, answer.gold)
-    return ExamplePage(
-        example,
-        tuple(Stage(words.rung_label(stage.rung), words.right_of(stage.answers)) for stage in stages),
-        tuple(ProbeRow(question, right, tuple(a.get(question) for a in by_stage)) for question, right in gold.items()),
-    )
+    return {
+        "of": example,
+        "stages": [{"name": words.rung_label(s.rung), "right": words.right_of(s.answers)} for s in stages],
+        "probes": [{"question": q, "gold": right, "answers": [a.get(q) for a in by_stage]} for q, right in gold.items()],
+    }
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -28,10 +27,8 @@ if TYPE_CHECKING:  # importing pydantic would slow the command's help down
     from ..rows import LadderRow, RoundRow
     from ..summary import AnySummary, Summary
 
-_BAR, _WIDE_BAR, _SHORTEST_BAR, _SHORTEST_LABEL = 10, 20, 4, 8
+_BAR, _ROOM_FOR_BARS, _ROOM_FOR_NAMES = 10, 80, 110  # cells
 _COLOURS = {"before RL": "default", "after RL": "bold cyan", "ablation": "yellow", "ceiling": "dim"}
-_HEADER = "How the model was prepared"
-_FIGURES = ("Accuracy", "95 % interval", "Steps", "Tokens")
 ROUNDS_LEGEND = (
     "Reward: mean over the round's valid self-edits. Valid: self-edits that could be trained on. Selected: self-edits that the "
     "policy then learned from. Dev: accuracy on development tasks. KL: divergence from the base, in nats per token. Known: "
@@ -51,74 +48,42 @@ def bar(share: float, width: int, ascii_only: bool = False) -> str:
 
 def mark(ok: bool, ascii_only: bool = False) -> Text:
     """A mark for right or wrong, by shape and by colour."""
-    if ascii_only:
-        return Text("+" if ok else "x", style="green" if ok else "red")
-    return Text("✓" if ok else "✗", style="green" if ok else "red")
+    right, wrong = "+x" if ascii_only else "✓✗"
+    return Text(right, style="green") if ok else Text(wrong, style="red")
 
 
 class LadderTable:
-    """The rungs of a ladder, one line each.
+    """The ladder: what a model answers after each way of preparing it, with the interval and the cost of training.
 
-    Where there is room, a rung's name in the settings stands beside its label. Where there is little, the bar and then the label
-    are shortened; the whole label then follows below the table.
+    Where there is room, a bar shows the accuracy, and a rung's name in the settings stands beside its label.
     """
 
-    def __init__(self, ladder: Sequence[LadderRow]) -> None:
-        self.ladder = ladder
+    def __init__(self, summary: AnySummary) -> None:
+        self.ladder = summary.ladder
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not self.ladder:
             yield Text("The ladder has no rungs.")
             return
-        names, labels = [plain(row.rung) for row in self.ladder], [rung_label(row.rung) for row in self.ladder]
-        figures = [_figures(row) for row in self.ladder]
-        room = options.max_width - sum(1 + _longest(column) for column in zip(_FIGURES, *figures, strict=True))
-        longest = _longest([_HEADER, *labels])
-        wide = room >= longest + 1 + _WIDE_BAR + 1 + _longest(names)
-        bar_width = _WIDE_BAR if wide else min(_BAR, room - longest - 1)
-        bar_width = bar_width if bar_width >= _SHORTEST_BAR else 0
-        width = longest if wide else max(_SHORTEST_LABEL, min(longest, room - (bar_width and bar_width + 1)))
-        table = _table(_shortened(_HEADER, width, options.ascii_only), no_wrap=True)
-        if wide:
-            table.add_column("Rung", no_wrap=True, style="dim")
-        if bar_width:
+        named, barred = options.max_width >= _ROOM_FOR_NAMES, options.max_width >= _ROOM_FOR_BARS
+        table = _table("How the model was prepared")
+        if named:
+            table.add_column("Rung", overflow="fold", style="dim")
+        if barred:
             table.add_column("", no_wrap=True)
-        for name in _FIGURES:
+        for name in ("Accuracy", "95 % interval", "Steps", "Tokens"):
             table.add_column(name, justify="right", no_wrap=True)
-        for row, name, label, cells in zip(self.ladder, names, labels, figures, strict=True):
+        for row in self.ladder:
             colour = _COLOURS[rung_group(row.rung)]
-            drawn = bar(row.accuracy or 0.0, bar_width, options.ascii_only)
             table.add_row(
-                Text(_shortened(label, width, options.ascii_only), style=colour),
-                *([Text(name)] if wide else []),
-                *([Text(drawn, style=colour)] if bar_width else []),
-                *(Text(cell, style=colour if i == 0 else "") for i, cell in enumerate(cells)),
+                Text(rung_label(row.rung), style=colour),
+                *([Text(plain(row.rung))] if named else []),
+                *([Text(bar(row.accuracy or 0.0, _BAR, options.ascii_only), style=colour)] if barred else []),
+                Text(percent(row.accuracy), style=colour),
+                *(interval(row.low, row.high), count(row.steps), count(row.trained_tokens)),
             )
         yield table
         yield Text(_sizes(self.ladder), style="dim")
-        if cut := [label for label in labels if cell_len(label) > width]:
-            yield Text(f"Shortened above: {', '.join(cut)}.", style="dim")
-
-
-def _figures(row: LadderRow) -> tuple[str, str, str, str]:
-    return percent(row.accuracy), interval(row.low, row.high), count(row.steps), count(row.trained_tokens)
-
-
-def _longest(texts: Iterable[str]) -> int:
-    return max(map(cell_len, texts))
-
-
-def _shortened(label: str, width: int, ascii_only: bool) -> str:
-    """``label`` in at most ``width`` cells; what is cut off is marked."""
-    if cell_len(label) <= width:
-        return label
-    mark = "..." if ascii_only else "…"
-    return set_cell_size(label, width - len(mark)).rstrip() + mark
-
-
-def ladder_table(summary: AnySummary) -> RenderableType:
-    """The ladder: what a model answers after each way of preparing it, with the interval and the cost of training."""
-    return LadderTable(summary.ladder)
 
 
 def paired_table(summary: AnySummary) -> RenderableType:
@@ -179,9 +144,9 @@ def verdict_text(row: RoundRow) -> str:
     return f"{text} ({', '.join(counted)})" if counted else text
 
 
-def _table(first: str, no_wrap: bool = False) -> Table:
+def _table(first: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold")
-    table.add_column(first, overflow="fold", no_wrap=no_wrap)
+    table.add_column(first, overflow="fold")
     return table
 
 

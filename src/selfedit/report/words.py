@@ -79,9 +79,7 @@ def plain(value: object) -> str:
     text = re.sub(r"[^\S ]+", " ", str(value))  # runs of spaces stay: columns are set with them
     if text.isprintable():
         return text.strip()
-    kept = (
-        c if c.isprintable() else "" if unicodedata.category(c) == "Cf" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    kept = (c if c.isprintable() else "" if unicodedata.category(c) == "Cf" else "\N{REPLACEMENT CHARACTER}" for c in text)
     return "".join(kept).strip()
 
 
@@ -141,12 +139,7 @@ def duration(seconds: object) -> str:
 def last_round(summary: AnySummary) -> str | None:
     """The name of the last round's rung in the ladder; None without one."""
     rounds = [row.rung for row in summary.ladder if row.rung.startswith("round_")]
-    return max(rounds, key=_round_number) if rounds else None
-
-
-def _round_number(rung: str) -> int:
-    digits = rung.removeprefix("round_")
-    return int(digits) if digits.isdigit() else -1
+    return rounds[-1] if rounds else None
 
 
 def right_of(answers: Sequence[ExampleAnswer]) -> str:
@@ -188,9 +181,5 @@ def reliability_line(reliability: float | None, seeds_for_80: int | None, of: st
     differences = f"he differences in reward{which} between edits of the same passage"
     if reliability <= 0 or seeds_for_80 is None:
         return f"T{differences} are no larger than the noise: a second seed changes an edit's reward just as much."
-    more = (
-        f"; {count(seeds_for_80)} seed{'s' * (seeds_for_80 > 1)} per edit would make it 80 %"
-        if reliability < 0.8
-        else ""
-    )
+    more = f"; {count(seeds_for_80)} seed{'s' * (seeds_for_80 > 1)} per edit would make it 80 %" if reliability < 0.8 else ""
     return f"Of t{differences}, about {percent(reliability, 0)} is signal and the rest is seed noise{more}."

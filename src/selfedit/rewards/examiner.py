@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from ..config import RewardSettings, Settings
 from ..engine.base import AdapterBank, Engine, check_chat, encode_asked
 from ..errors import GraderError, TaskFileError
+from ..plugins import find
 from ..templates import Templates, answer_prompt, gold_text
 from ..types import Adapter, Answer, Outcome, Probe, Scored, Task
 from .metrics.base import Case, Verdict, make_metric
-from .reward import Reward
-from .terms.base import Answered
+from .terms.base import Answered, Term, Valued
 
 # Where none of so many tasks can be graded, or of so many edits (of several tasks, or of one that can be graded without an edit),
 # something is broken.
@@ -36,13 +37,23 @@ class Examiner:
     """Asks a model the probes of tasks and turns its answers into rewards, by the run's metric."""
 
     def __init__(self, engine: Engine, settings: Settings, budget_key: str = "") -> None:
-        """``budget_key``: the run whose judge budget is charged."""
+        """``budget_key``: the run whose judge budget is charged.
+
+        Raises:
+            SettingsError: what the grader or a term of the reward needs can't be loaded.
+        """
         self.engine, self.settings = engine, settings
         self.reward: RewardSettings = settings.reward
         self.templates: Templates = settings.templates
         check_chat(engine, self.templates, settings.model.path)
         self.metric = make_metric(settings.reward.metric, settings.reward, budget_key)
-        self._reward = Reward(engine, settings)
+        names = dict.fromkeys((self.reward.metric, *self.reward.terms))
+        grading = [name for name in names if self.reward.group_of(name) == "metrics"]
+        self._terms: dict[str, Term] = {
+            name: find("rewards", name)(self.reward, engine) for name in self.reward.terms if name not in grading
+        }
+        # The metric's own verdicts are there already: a judge is not asked again.
+        self._metrics = {name: make_metric(name, self.reward) for name in grading if name != "judge"}
 
     def answers(
         self,
@@ -61,11 +72,7 @@ class Examiner:
         scored = self.engine.score(pairs, on=on, members=members)
         # Where the model does not write the gold answer itself, its own is decoded; all of these are graded at once.
         wrong = [
-            [
-                (probe, prompt)
-                for probe, (prompt, _), gold in zip(task.probes, row, golds, strict=True)
-                if not gold.greedy
-            ]
+            [(probe, prompt) for probe, (prompt, _), gold in zip(task.probes, row, golds, strict=True) if not gold.greedy]
             for task, row, golds in zip(tasks, pairs, scored, strict=True)
         ]
         prompts = [[prompt for _, prompt in row] for row in wrong]
@@ -144,9 +151,33 @@ class Examiner:
             return Worth(None, logprob, problem=problem)
         return Worth(reward, logprob, self.accuracy(task, answers))
 
+    def _reward(self, answered: Answered) -> Valued:
+        """The weighted sum of the terms that the settings name, of answers that all were graded."""
+        total = 0.0
+        for name, weight in self.reward.terms.items():
+            term = self._terms.get(name)
+            value, problem = term.value(answered) if term is not None else self._share_right(name, answered)
+            if value is None:
+                return None, problem
+            total += weight * value
+        return total, ""
+
+    def _share_right(self, metric: str, answered: Answered) -> Valued:
+        """The mean credit over probes (0..1) by a metric; by the answers' own verdicts where it is the run's metric."""
+        answers, found = answered.answers, self._metrics.get(metric)
+        credit: Callable[[Case], float] | None = getattr(found, "credit", None)
+        cases = [Case(p.question, p.golds, a.text) for p, a in zip(answered.task.probes, answers, strict=True)]
+        if credit is not None:
+            return fmean(map(credit, cases)), ""
+        if found is None or metric == self.reward.metric:
+            return sum(a.correct for a in answers) / len(answers), ""
+        verdicts = found.grade(cases)
+        problem = next((v.problem for v in verdicts if v.right is None), "")
+        return (None, problem) if problem else (fmean(bool(v.right) for v in verdicts), "")
+
     def accuracy(self, task: Task, answers: Sequence[Answer]) -> float:
         """The share of graded answers that are right (mean F1 where the metric is token_f1), whatever the reward is made of."""
-        share, problem = self._reward.share_right(self.reward.metric, Answered(task, answers, None))
+        share, problem = self._share_right(self.reward.metric, Answered(task, answers, None))
         assert share is not None, problem  # of the run's own metric every answer was graded
         return share
 

@@ -50,7 +50,6 @@ class Grade:
 
     probability: float
     right: bool
-    gold: str
     rule: str = ""
     base: float = 0.0
     reasons: tuple[Reason, ...] = field(default=(), repr=False)
@@ -99,12 +98,12 @@ class Grader:
     def _grade(self, question: str, gold: str, text: str) -> Grade:
         right, rule = decided(question, gold, text)
         if right is not None:
-            return Grade(_CERTAIN if right else 1 - _CERTAIN, right, gold, rule)
+            return Grade(_CERTAIN if right else 1 - _CERTAIN, right, rule)
         values = features(question, gold, text)
         reasons = [Reason(name, values[name], points.of(values[name])) for name, points in self.table.items()]
         probability = 1 / (1 + math.exp(-(self.base + sum(reason.points for reason in reasons))))
         strongest = tuple(sorted(reasons, key=lambda reason: -abs(reason.points)))
-        return Grade(probability, probability >= 0.5, gold, "", self.base, strongest)
+        return Grade(probability, probability >= 0.5, "", self.base, strongest)
 
 
 @lru_cache(maxsize=4)

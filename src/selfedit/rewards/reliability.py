@@ -35,13 +35,9 @@ _MOST_UNMEASURABLE = 0.05  # of the bootstrap's draws
 
 @dataclass(frozen=True)
 class Reliability:
-    """What could be measured; None for the rest, never NaN.
+    """What could be measured (`rows.ReliabilityRow` describes the fields); None for the rest, never NaN.
 
-    ``var_within`` is a single seed's variance, ``var_observed`` the variance between the edits' means and ``var_between``
-    what remains of it without noise (at or below 0: no difference shows). ``seeds_for_80`` is the number of seeds an edit
-    with which reliability reaches .8. ``low`` and ``high`` are 95 % bootstrap intervals over tasks; a ``seeds_high`` of None
-    means that no number is surely enough. ``n_edits`` and ``n_tasks`` count those that can be compared: usable edits of tasks
-    with at least two.
+    A ``var_between`` at or below 0 means that no difference shows. Intervals are bootstraps over tasks.
     """
 
     reliability: float | None
@@ -80,18 +76,15 @@ def values_of(edits: Sequence[Edit], outcomes: Sequence[Outcome], quantity: Quan
     return list(by_task.values())
 
 
-def measure(tasks: Sequence[TaskValues], seed: int = 0) -> Reliability:
-    """The reliability of the edits' means in ``tasks[task][edit][seed]``; failed seeds (None) count for nothing.
-
-    ``seed`` draws the bootstrap.
-    """
+def measure(tasks: Sequence[TaskValues]) -> Reliability:
+    """The reliability of the edits' means in ``tasks[task][edit][seed]``; failed seeds (None) count for nothing."""
     finite = [[[v for v in edit if v is not None and math.isfinite(v)] for edit in task] for task in tasks]
     usable = [[edit for edit in task if edit] for task in finite]
     parts = np.array([_parts(task) for task in usable], dtype=float).reshape(-1, 5)
     observed, within, between = (float(x) if np.isfinite(x) else None for x in _components(parts.sum(axis=0)))
     compared = [task for task in usable if len(task) > 1]
     share = between / observed if between is not None and observed else None
-    low, high, fewest, most = _intervals(parts, seed) if share is not None else (None,) * 4
+    low, high, fewest, most = _intervals(parts) if share is not None else (None,) * 4
     return Reliability(
         reliability=share,
         low=low,
@@ -140,9 +133,9 @@ def _seeds(needed: float | None) -> int | None:
     return None if needed is None or math.isinf(needed) else max(1, math.ceil(needed - 1e-9))
 
 
-def _intervals(parts: NDArray[np.float64], seed: int) -> tuple[float | None, ...]:
+def _intervals(parts: NDArray[np.float64]) -> tuple[float | None, ...]:
     """95 % intervals over tasks, of the reliability and of the seeds needed; None where too few draws can be measured."""
-    observed, within, between = _components(resampled_sums(parts, seed))
+    observed, within, between = _components(resampled_sums(parts))
     measured = np.isfinite(between) & (observed > 0)
     if len(parts) < 2 or np.mean(~measured) > _MOST_UNMEASURABLE:
         return (None,) * 4

@@ -1,4 +1,7 @@
-"""How many seeds an edit is tried with: as many as the settings say, a second one for a pilot, or more where the choice is close.
+"""Which edits are tried, and with how many seeds: as many as the settings say, a second one for a pilot, or more.
+
+With ``reward.proxy`` a cheap reward, without an inner loop, ranks a context's edits first, and only the best are tried:
+``in_context`` is how likely the gold answers are with the edit in view, in the passage's place (`Examiner.in_view`).
 
 One seed per edit shows nothing about noise, so in every round a few edits get a second one (the pilot). With
 ``inner.seeds = "auto"`` the noise of the pilot shows which edits cannot be distinguished from those on the other side of the
@@ -31,6 +34,19 @@ def edits_tried(settings: Settings, n_tasks: int) -> int:
     """Edits of so many contexts that are tried: all, or what a proxy leaves (unusable ones, which cost nothing, apart)."""
     each, reward = settings.edits.per_task, settings.reward
     return n_tasks * (each if reward.proxy == "none" else min(each, reward.proxy_keep))
+
+
+def to_be_tried(edits: Sequence[Edit], values: Mapping[str, float | None], keep: int) -> list[Edit]:
+    """The ``keep`` best edits of each context by ``values`` (by edit; the first of equals), in their order.
+
+    An edit without a value is tried in any case: the proxy failed, or the edit is unusable and was not ranked.
+    """
+    ranked: dict[str, list[Edit]] = defaultdict(list)
+    for edit in edits:
+        if values.get(edit.id) is not None:
+            ranked[edit.task_id].append(edit)
+    best = {edit.id for group in ranked.values() for edit in sorted(group, key=lambda edit: -(values[edit.id] or 0.0))[:keep]}
+    return [edit for edit in edits if edit.id in best or values.get(edit.id) is None]
 
 
 def most_trials(settings: Settings, n_edits: int) -> int:
@@ -72,22 +88,14 @@ def close_edits(
     return [by_id[i] for i in found if tried[i] == n_seeds]
 
 
-def top(group: Sequence[Key], values: Mapping[Key, float], n: int) -> list[Key]:
-    """The n best of a group, in the group's order; of equals the first."""
-    best = sorted(group, key=lambda c: -values[c])[:n]
-    return [c for c in group if c in best]
-
-
-def close(
-    group: Sequence[Key], values: Mapping[Key, Sequence[float]], noise: float, margin: float, keep: int = 1
-) -> list[Key]:
+def close(group: Sequence[Key], values: Mapping[Key, Sequence[float]], noise: float, margin: float, keep: int = 1) -> list[Key]:
     """The members of a group that may or may not belong to its ``keep`` best, in the group's order; empty where that is clear.
 
     One of the best and one of the others are close while their means (of ``values``, one per seed) differ by at most ``margin``
     standard errors; ``noise`` is a single seed's standard deviation.
     """
     means = {c: fmean(values[c]) for c in group}
-    kept = top(group, means, keep)
+    kept = sorted(group, key=lambda c: -means[c])[:keep]  # of equals the first
     others = [c for c in group if c not in kept and math.isfinite(means[c])]
 
     def unsure(better: Key, worse: Key) -> bool:

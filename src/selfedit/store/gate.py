@@ -74,9 +74,7 @@ def over_limits(cost: Cost, limits: GateSettings) -> list[str]:
         reasons.append(f"earlier edits' text costs {cost.bits:.3f} bits per token more, over {limits.max_bits}")
     low = lower_bound(cost.gains, CONFIDENCE)
     if not low > 0:
-        reasons.append(
-            f"the edit's own text may have gained nothing (the lower bound is {low:.3f} nats per token, not above 0)"
-        )
+        reasons.append(f"the edit's own text may have gained nothing (the lower bound is {low:.3f} nats per token, not above 0)")
     return reasons
 
 

@@ -1,8 +1,7 @@
 """A folder of text and Markdown files as passages: documents bring no questions, so their tasks have no probes.
 
-Files are read in pieces, so that neither a large file nor a line without end is ever in memory whole. Headings (Markdown's
-only) and blank lines are where a passage may end; a paragraph longer than a passage is cut after a sentence, else after a
-word, never inside one.
+Headings (Markdown's only) and blank lines are where a passage may end; a paragraph longer than a passage is cut after a
+sentence, else after a word, never inside one.
 """
 
 from __future__ import annotations
@@ -13,18 +12,16 @@ import json
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from ..errors import TaskFileError
 from ..types import Task
-from .places import Place
+from .places import Place, read_rest
 
 MARKDOWN = (".md", ".markdown")
 SUFFIXES = (".txt", *MARKDOWN)
-PIECE_BYTES = 2**16
 MAX_WORD_CHARS = 2**16  # whatever is longer without a place to cut it is no text
 MAX_TITLE_CHARS = 200
 
@@ -100,70 +97,37 @@ def read_document(folder: Path, path: Path, passage_chars: int) -> Iterator[tupl
     except UnicodeEncodeError:
         raise TaskFileError(f"{str(path)!r}: the name is not UTF-8; rename the file or folder") from None
     at, some = Place(path), False
-    with _opened(path, at) as stream:
-        blocks = _blocks(_pieces(stream, at), passage_chars, path.suffix.lower() in MARKDOWN, at)
-        for line, title, text in _packed(blocks, passage_chars, path.stem):
-            digest = hashlib.sha256(json.dumps([title, text]).encode()).hexdigest()[:16]
-            some = True
-            yield replace(at, line=line), Task(f"{name}#{digest}", title, (text,), ())
+    blocks = _blocks(_text_of(at), passage_chars, path.suffix.lower() in MARKDOWN, at)
+    for line, title, text in _packed(blocks, passage_chars, path.stem):
+        digest = hashlib.sha256(json.dumps([title, text]).encode()).hexdigest()[:16]
+        some = True
+        yield replace(at, line=line), Task(f"{name}#{digest}", title, (text,), ())
     if not some:
         at.fail("the file is empty: it has no text, apart from headings", "write something into it, or move it away")
 
 
-@contextmanager
-def _opened(path: Path, at: Place) -> Iterator[IO[bytes]]:
+def _text_of(at: Place) -> str:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep us waiting
+        if not stat.S_ISREG(at.path.stat().st_mode):  # a pipe would keep us waiting
             at.fail("it is no regular file", "move it away")
-        with path.open("rb") as stream:
-            yield stream
+        with at.path.open("rb") as stream:
+            raw = read_rest(stream, at)
     except OSError as error:
         at.fail(f"the file can't be read ({error.strerror})", "check its permissions, or where the link leads")
-
-
-class _Piece(NamedTuple):
-    """Some of a line; ``starts`` and ``ends`` say whether its beginning and its end are in it."""
-
-    line: int
-    text: str
-    starts: bool
-    ends: bool
-
-
-def _pieces(stream: IO[bytes], at: Place) -> Iterator[_Piece]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    line, line_at, offset = 1, 0, 0  # the line's number and first byte, the piece's first byte
-    while raw := stream.readline(PIECE_BYTES):
-        _refuse_binary(raw, replace(at, line=line), offset)
-        if not offset:
-            raw = raw.removeprefix(codecs.BOM_UTF8).rjust(len(raw))  # byte positions stay what they are
-        ends = raw.endswith(b"\n")
-        text = _decoded(decoder, raw, replace(at, line=line), offset, line_at)
-        yield _Piece(line, text, offset == line_at, ends)
-        offset += len(raw)
-        if ends:
-            line, line_at = line + 1, offset
-    _decoded(decoder, b"", replace(at, line=line), offset, line_at)
-
-
-def _decoded(decoder: codecs.IncrementalDecoder, raw: bytes, at: Place, offset: int, line_at: int) -> str:
+    if raw.startswith(_WIDE):
+        replace(at, line=1).fail("the file is UTF-16 (or UTF-32), not UTF-8", "save it as UTF-8")
+    if (zero := raw.find(b"\0")) >= 0:
+        replace(at, line=raw.count(b"\n", 0, zero) + 1).fail(
+            f"byte {zero + 1} of the file is zero, so it is binary, or text in another encoding",
+            "save it as UTF-8 text, or move it away",
+        )
     try:
-        return decoder.decode(raw, final=not raw)
+        return raw.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        byte = offset + len(raw) - len(error.object) + error.start
-        at.fail(
+        byte, line_at = error.start, raw.rfind(b"\n", 0, error.start) + 1
+        replace(at, line=raw.count(b"\n", 0, byte) + 1).fail(
             f"byte {byte - line_at + 1} of the line (byte {byte + 1} of the file) is not UTF-8",
             "save the file as UTF-8 (one in Latin-1 by: iconv -f latin1 -t utf-8)",
-        )
-
-
-def _refuse_binary(raw: bytes, at: Place, offset: int) -> None:
-    if not offset and raw.startswith(_WIDE):
-        at.fail("the file is UTF-16 (or UTF-32), not UTF-8", "save it as UTF-8")
-    if (zero := raw.find(b"\0")) >= 0:
-        at.fail(
-            f"byte {offset + zero + 1} of the file is zero, so it is binary, or text in another encoding",
-            "save it as UTF-8 text, or move it away",
         )
 
 
@@ -175,16 +139,15 @@ class _Block(NamedTuple):
     heading: bool = False
 
 
-def _blocks(pieces: Iterator[_Piece], limit: int, markdown: bool, at: Place) -> Iterator[_Block]:
+def _blocks(document: str, limit: int, markdown: bool, at: Place) -> Iterator[_Block]:
     text, first, fenced = "", 1, False
-    for piece in pieces:
-        heading = ""
-        if piece.starts and piece.ends and not piece.text.strip():
+    for number, line in enumerate(document.split("\n"), 1):
+        bare, heading = line.strip(), ""
+        if not bare:
             yield _Block(first, text)
             text = ""
             continue
-        if markdown and piece.starts:
-            bare = piece.text.strip()
+        if markdown:
             if bare.startswith(_FENCE):
                 fenced = not fenced
             elif not fenced and _UNDERLINE.fullmatch(bare) and text and "\n" not in text:
@@ -193,19 +156,18 @@ def _blocks(pieces: Iterator[_Piece], limit: int, markdown: bool, at: Place) -> 
                 heading = match[1]
         if heading and len(heading) <= MAX_TITLE_CHARS:
             yield _Block(first, text)
-            yield _Block(piece.line, heading, heading=True)
+            yield _Block(number, heading, heading=True)
             text = ""
             continue
         text = heading or text  # too long for a title: text after all
-        first = first if text else piece.line
-        said = piece.text.rstrip() if piece.ends else piece.text
-        text = f"{text}\n{said}" if text and piece.starts else text + said
+        first = first if text else number
+        text = f"{text}\n{line.rstrip()}" if text else line.rstrip()
         if len(text) > 2 * limit:
             *whole, text = _cut(text, limit)
             yield from (_Block(first, part) for part in whole)
-            first = piece.line
+            first = number
         if len(text) > max(MAX_WORD_CHARS, 2 * limit):
-            replace(at, line=piece.line).fail(
+            replace(at, line=number).fail(
                 f"more than {MAX_WORD_CHARS} characters without a space: this is no text", "take it out of the file"
             )
     yield _Block(first, text)
@@ -213,20 +175,22 @@ def _blocks(pieces: Iterator[_Piece], limit: int, markdown: bool, at: Place) -> 
 
 def _cut(text: str, limit: int) -> list[str]:
     """``text`` in parts of at most ``limit`` characters, where it has places to cut; the last part keeps its end."""
-    parts = []
-    while len(text) > limit and (end := _end(text, limit)):
-        parts.append(text[:end].strip())
-        text = text[end:].lstrip()
-    return [*parts, text]
+    parts, start = [], 0
+    while len(text) - start > limit and (end := _end(text, start, limit)):
+        parts.append(text[start:end].strip())
+        start = end
+        while text[start : start + 1].isspace():
+            start += 1
+    return [*parts, text[start:]]
 
 
-def _end(text: str, limit: int) -> int:
-    """Where the first part of ``text`` ends: after a sentence, else after a word; 0 where there is no such place."""
+def _end(text: str, start: int, limit: int) -> int:
+    """Where the part from ``start`` ends: after a sentence, else after a word; 0 where there is no such place."""
     for gap, least in ((_SENTENCE, limit // 2), (_GAP, 0)):
-        ends = [match.end() for match in gap.finditer(text, least, limit + 1)]
-        if fits := next((end for end in reversed(ends) if len(text[:end].rstrip()) <= limit), 0):
+        ends = [match.end() for match in gap.finditer(text, start + least, start + limit + 1)]
+        if fits := next((end for end in reversed(ends) if len(text[start:end].rstrip()) <= limit), 0):
             return fits
-    match = _GAP.search(text, limit)
+    match = _GAP.search(text, start + limit)
     return match.end() if match else 0
 
 

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -26,11 +24,9 @@ from typing import IO, Annotated, Any, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ..errors import DiskError, SettingsError, TaskFileError
+from ..errors import TaskFileError
 from ..types import Probe, Task
-from .places import MAX_BYTES, Form, Place, Text, checked, json_lines, opened, parsed, read_rest
-
-CHANGED = "put the file back as it was when the run began, or start another run"
+from .places import Form, Place, Text, checked, json_lines, opened, parsed, read_rest
 
 
 def _in_list(value: Any) -> Any:
@@ -90,7 +86,7 @@ class _Article(Form):
 
 
 class _Squad(Form):
-    data: list[Any] = Field(min_length=1)  # articles, checked one at a time
+    data: list[_Article] = Field(min_length=1)
 
 
 def read_tasks(path: str | Path) -> Iterator[Task]:
@@ -104,11 +100,6 @@ def read_tasks(path: str | Path) -> Iterator[Task]:
         TaskFileError: while iterating. The file can't be opened, is empty, truncated, not JSON or not UTF-8; a field is
             missing, of the wrong type or empty; an id or a passage occurs twice. The message names file, line, field.
     """
-    return (task for _, task in placed_tasks(path))
-
-
-def placed_tasks(path: str | Path) -> Iterator[tuple[Place, Task]]:
-    """As `read_tasks`, each task with its place: `tasks_at` finds it there, where the place has an ``offset`` (JSONL)."""
     path = Path(path)
     seen: dict[str, Place] = {}
     with opened(path) as stream:
@@ -119,24 +110,6 @@ def placed_tasks(path: str | Path) -> Iterator[tuple[Place, Task]]:
                     "drop one of them, or give them different ids (without ids, title and context make the task)",
                 )
             seen[task.id] = place
-            yield place, task
-
-
-def tasks_at(path: Path, places: Mapping[str, Place]) -> Iterator[Task]:
-    """The tasks of a JSONL file whose ids and places (with an ``offset``) are known, in the order of the file.
-
-    Raises:
-        TaskFileError: while iterating. Another task, or none, is there now.
-    """
-    with opened(path) as stream:
-        for task_id, place in sorted(places.items(), key=lambda item: item[1].offset or 0):
-            stream.seek(place.offset or 0)
-            try:
-                task = _task(parsed(stream.readline(MAX_BYTES + 1), place), place)
-            except TaskFileError:  # what is there may be anything
-                task = None
-            if task is None or task.id != task_id:
-                place.fail(f"the task {task_id!r} is not there any more", CHANGED)
             yield task
 
 
@@ -173,9 +146,8 @@ def _task(value: Any, at: Place) -> Task:
 
 
 def _squad(value: dict[str, Any], at: Place) -> Iterator[tuple[Place, Task]]:
-    for i, data in enumerate(checked(_Squad, value, at).data):
+    for i, article in enumerate(checked(_Squad, value, at).data):
         here = at.of("data", i)
-        article = checked(_Article, data, here)
         passages: dict[tuple[int | None, tuple[str, ...]], tuple[Place, Task]] = {}
         for j, paragraph in enumerate(article.paragraphs):
             task = paragraph.task(article.title)
@@ -194,61 +166,20 @@ def content_id(title: str, context: tuple[str, ...]) -> str:
     return f"{words}-{digest}" if words else digest
 
 
-def write_tasks(tasks: Iterable[Task], path: str | Path, form: Literal["jsonl", "squad"] = "jsonl") -> int:
-    """Write tasks to a file, all or nothing, and return how many; what is there already is replaced at the end.
+def as_text(tasks: Iterable[Task], form: Literal["jsonl", "squad"] = "jsonl") -> str:
+    """Tasks as the text of a tasks file.
 
-    ``jsonl`` reads back equal. ``squad`` is SQuAD v1.1 for other tools (``answer_start`` is -1 where the passage does
-    not hold the answer): it keeps id, title, context, questions and answers, and leaves out ``gold_edit``, ``family``
-    and ``kind``; equal answers of one probe become one. Tasks are taken one at a time.
-
-    Raises:
-        TaskFileError: a task that could not be read back (nothing to ask, an empty text, an id twice), or one of
-            several context parts in the form ``squad``, which knows none. The message names the task.
-        DiskError: the file can't be written.
-        SettingsError: an unknown form.
+    ``jsonl`` reads back equal. ``squad`` is SQuAD v1.1 for other tools (``answer_start`` is -1 where the passage does not hold
+    the answer): it keeps id, title, context, questions and answers, and leaves out ``gold_edit``, ``family`` and ``kind``;
+    equal answers of one probe become one.
     """
-    if form not in ("jsonl", "squad"):
-        raise SettingsError(f"there is no form {form!r} of task files; choose jsonl or squad")
-    path = Path(path)
-    # Beside the file, because only a rename within one file system is atomic.
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    seen: set[str] = set()
-    readable = _readable(tasks, Place(path), form, seen)
-    try:
-        with scratch.open("w", encoding="utf-8") as stream:
-            stream.writelines(_jsonl_texts(readable) if form == "jsonl" else _squad_texts(readable))
-            stream.flush()
-            os.fsync(stream.fileno())
-        if not seen:
-            Place(path).fail("there is no task to write", "a tasks file holds at least one")
-        scratch.replace(path)
-    except OSError as error:
-        raise DiskError(f"{path} can't be written ({error}); make room, or choose another path") from error
-    finally:
-        with suppress(OSError):
-            scratch.unlink()
-    return len(seen)
-
-
-def _readable(tasks: Iterable[Task], at: Place, form: str, seen: set[str]) -> Iterator[Task]:
-    """The tasks, each once it is sure to be read back as it is; their ids are added to ``seen``."""
-    for n, task in enumerate(tasks):
-        here = replace(at, field=f"task {n} ({task.id!r})")
-        if task.id in seen:
-            here.fail("a task with this id is there already", "give every task its own id")
-        seen.add(task.id)
-        if not task.id:
-            here.fail("the task has no id", "give it one, such as content_id(task.title, task.context)")
-        if form == "squad" and len(task.context) != 1:
-            here.fail(
-                f"the form squad holds one context part, this task has {len(task.context)}", "write jsonl instead"
-            )
-        record = checked(_Record, _record(task), here)
-        try:
-            record.model_dump_json()
-        except ValueError:
-            here.fail("a text holds half a surrogate pair (\\ud800 to \\udfff), which UTF-8 can't encode", "remove it")
-        yield task
+    if form == "jsonl":
+        return "".join(json.dumps(_record(task), ensure_ascii=False) + "\n" for task in tasks)
+    articles = (
+        json.dumps({"title": title, "paragraphs": [_paragraph(task) for task in group]}, ensure_ascii=False)
+        for title, group in groupby(tasks, key=lambda task: task.title)
+    )
+    return '{"version": "1.1", "data": [\n' + ",\n".join(articles) + "\n]}\n"
 
 
 def _record(task: Task) -> dict[str, Any]:
@@ -265,27 +196,13 @@ def _given(**fields: object) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _jsonl_texts(tasks: Iterable[Task]) -> Iterator[str]:
-    for task in tasks:
-        yield json.dumps(_record(task), ensure_ascii=False) + "\n"
-
-
-def _squad_texts(tasks: Iterable[Task]) -> Iterator[str]:
-    yield '{"version": "1.1", "data": ['
-    for n, (title, group) in enumerate(groupby(tasks, key=lambda task: task.title)):
-        article = {"title": title, "paragraphs": [_paragraph(task) for task in group]}
-        yield (",\n" if n else "\n") + json.dumps(article, ensure_ascii=False)
-    yield "\n]}\n"
-
-
 def _paragraph(task: Task) -> dict[str, Any]:
-    (context,) = task.context
     qas = [
         {
             "id": f"{task.id}-{n}",
             "question": probe.question,
-            "answers": [{"text": gold, "answer_start": context.find(gold)} for gold in probe.golds],
+            "answers": [{"text": gold, "answer_start": task.text.find(gold)} for gold in probe.golds],
         }
         for n, probe in enumerate(task.probes)
     ]
-    return {"id": task.id, "context": context, "qas": qas}
+    return {"id": task.id, "context": task.text, "qas": qas}

@@ -31,15 +31,11 @@ _PROBLEMS = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value stands: the file, the line (JSONL) and the field, as ``probes[2].answer``.
-
-    ``offset``: the byte of the file at which a line that holds a whole task begins.
-    """
+    """Where a value stands: the file, the line (JSONL) and the field, as ``probes[2].answer``."""
 
     path: Path
     line: int | None = None
     field: str = ""
-    offset: int | None = None
 
     def __str__(self) -> str:
         line = "" if self.line is None else f", line {self.line}"
@@ -107,15 +103,14 @@ def read_rest(stream: IO[bytes], at: Place) -> bytes:
 
 def json_lines(stream: IO[bytes], at: Place) -> Iterator[tuple[Place, bytes]]:
     """The lines that are not blank, each with its place; only one of them is in memory."""
-    number = offset = 0
+    number = 0
     while line := stream.readline(MAX_BYTES + 1):
         number += 1
-        here = replace(at, line=number, offset=offset)
+        here = replace(at, line=number)
         if len(line) > MAX_BYTES:
             here.fail(f"the line is longer than {MAX_BYTES / 2**20:g} MiB", "convert it to JSONL, one task per line")
         if line.strip(_BYTE_ORDER_MARK + b" \t\r\n"):
             yield here, line
-        offset += len(line)
 
 
 def parsed(raw: bytes, at: Place) -> Any:

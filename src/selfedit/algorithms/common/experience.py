@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ...config import AlgorithmSettings
-from ...engine.base import LocalBank, LocalEngine, States
+from ...engine.adapters.lora import Bank
+from ...engine.base import LocalEngine
+from ...engine.training.states import TokenStates
 from ...errors import UpdateError
 from ...types import Adapter, Completion, TrainSequence
 from ..base import RatedEdit
@@ -63,9 +65,7 @@ def gather(
     used = [j for j in rated if j.edit.completion.token_ids and j.edit.id not in refused]
     sampling = {(j.edit.temperature, j.edit.top_p) for j in used} or {(1.0, 1.0)}
     if len(sampling) > 1:
-        raise UpdateError(
-            f"edits of one round were sampled in several ways {sorted(sampling)}; learn from one at a time"
-        )
+        raise UpdateError(f"edits of one round were sampled in several ways {sorted(sampling)}; learn from one at a time")
     ((temperature, top_p),) = sampling
     groups: dict[str, list[int]] = defaultdict(list)
     for i, item in enumerate(used):
@@ -76,7 +76,7 @@ def gather(
     rewards: list[float] = [unusable if value is None else value for value in values]
     sequences = [cloning_sequence(j.edit.completion) for j in used]
 
-    def whole(bank: LocalBank | None) -> list[Tensor]:
+    def whole(bank: Bank | None) -> list[Tensor]:
         return per_token(engine, bank, sequences, lambda states: states.logprobs(temperature), settings.batch_size)
 
     reference = whole(None) if how.kl > 0 else []
@@ -120,7 +120,7 @@ def group_advantages(experience: Experience, *, scale: bool) -> list[float]:
     return out
 
 
-def sampling_logprobs(states: States, experience: Experience) -> Tensor:
+def sampling_logprobs(states: TokenStates, experience: Experience) -> Tensor:
     """Log p (M) of the tokens under the distribution that the policy as it stands would sample from."""
     return states.logprobs(experience.temperature, experience.top_p)
 

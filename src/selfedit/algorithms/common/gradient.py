@@ -53,14 +53,7 @@ def begin(
     kl_stop: float = math.inf,
 ) -> PolicyTraining:
     """The policy, ready to be trained by the settings; ``kl_stop`` as in `Schedule`."""
-    bank = policy_bank(
-        engine,
-        policy,
-        rank=settings.rank,
-        alpha=settings.alpha,
-        targets=settings.targets,
-        seed=sub_seed(seed, "policy"),
-    )
+    bank = policy_bank(engine, policy, settings, sub_seed(seed, "policy"))
     schedule = Schedule(
         epochs=settings.epochs,
         batch_size=settings.batch_size,

@@ -1,9 +1,8 @@
 """Training a policy's adapter on a loss per token: what all algorithms share.
 
 A minibatch's loss is a weighted sum over its tokens, so that it can be cut into forwards of ``batch_size`` sequences whose
-gradients add up to the same. The weights are the normalisation: ``token``, the mean over all tokens of the minibatch (DAPO, arXiv
-2503.14476); ``sequence``, the mean over sequences of each one's mean (GRPO, arXiv 2402.03300); ``sum``, the mean over sequences
-of each one's sum (REINFORCE: the gradient of the expected reward itself).
+gradients add up to the same. The weights are the normalisation (`GradientSettings.normalise`): DAPO's by ``token`` (arXiv
+2503.14476), GRPO's by ``sequence`` (arXiv 2402.03300), or REINFORCE's ``sum``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...engine.base import LocalBank, LocalEngine, States
+from ...config import AlgorithmSettings
+from ...engine.adapters.lora import Bank
+from ...engine.base import LocalEngine
+from ...engine.training.states import TokenStates
 from ...errors import UpdateError
 from ...types import Adapter, Completion, TrainSequence
 from ..base import State
@@ -42,7 +44,7 @@ class Example:
 class Tokens:
     """The M completion tokens of a forward: the policy's states, differentiable, and the examples' columns (M)."""
 
-    states: States
+    states: TokenStates
     columns: dict[str, Tensor]
 
     def __getitem__(self, name: str) -> Tensor:
@@ -84,9 +86,7 @@ class PolicyTraining:
     The optimiser's moments come from ``state`` and go back into it (`finish`), so that rounds continue one training.
     """
 
-    def __init__(
-        self, engine: LocalEngine, bank: LocalBank, schedule: Schedule, state: State, heads: Sequence[Tensor] = ()
-    ) -> None:
+    def __init__(self, engine: LocalEngine, bank: Bank, schedule: Schedule, state: State, heads: Sequence[Tensor] = ()) -> None:
         """``bank`` holds the policy alone; ``heads`` (leaves that require gradients) are trained along."""
         self._engine, self.bank, self._schedule = engine, bank, schedule
         self._leaves = [*bank.parameters(), *heads]
@@ -137,17 +137,10 @@ class PolicyTraining:
             some = batch[start : start + size]
             states = self._engine.states([[example.sequence for example in some]], on=None, members=self.bank)
             device = states.hidden.device
-            weights = [
-                _weight(e.length, len(batch), n_tokens, self._schedule.normalise) for e in some for _ in range(e.length)
-            ]
+            weights = [_weight(e.length, len(batch), n_tokens, self._schedule.normalise) for e in some for _ in range(e.length)]
             names = some[0].columns
             columns = {name: torch.cat([example.columns[name] for example in some]).to(device) for name in names}
             yield Tokens(states, columns), torch.tensor(weights, device=device)
-
-    @torch.no_grad()
-    def per_token(self, sequences: Sequence[TrainSequence], quantity: Callable[[States], Tensor]) -> list[Tensor]:
-        """A quantity of each completion token (T) under the policy as it stands, without gradients."""
-        return per_token(self._engine, self.bank, sequences, quantity, self._schedule.batch_size)
 
     def finish(self) -> State:
         """The optimiser's state, to go on with in the next round."""
@@ -169,9 +162,9 @@ class PolicyTraining:
 @torch.no_grad()
 def per_token(
     engine: LocalEngine,
-    bank: LocalBank | None,
+    bank: Bank | None,
     sequences: Sequence[TrainSequence],
-    quantity: Callable[[States], Tensor],
+    quantity: Callable[[TokenStates], Tensor],
     batch_size: int,
 ) -> list[Tensor]:
     """A quantity of each sequence's completion tokens (T) under a bank of one member, or the bare base without one."""
@@ -196,9 +189,7 @@ def _weight(length: int, n_sequences: int, n_tokens: int, normalise: Normalise) 
     return 1 / n_sequences if normalise == "sum" else 1 / (n_sequences * length)
 
 
-def policy_bank(
-    engine: LocalEngine, policy: Adapter | None, *, rank: int, alpha: float, targets: str, seed: int
-) -> LocalBank:
+def policy_bank(engine: LocalEngine, policy: Adapter | None, how: AlgorithmSettings, seed: int) -> Bank:
     """The policy alone on the bare base, ready to train; a fresh adapter where there is none yet."""
-    start = policy or engine.initial_adapter(rank=rank, alpha=alpha, seed=seed, targets=targets)
-    return engine.bank([start], targets=targets)
+    start = policy or engine.initial_adapter(rank=how.rank, alpha=how.alpha, seed=seed, targets=how.targets)
+    return engine.bank([start], targets=how.targets)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
@@ -36,9 +36,6 @@ class Rules:
     Lines beyond ``max_lines`` are dropped, and longer ones are cut: ``max_line_tokens`` counts a line's whole sequence (special
     tokens, title, end), ``max_line_chars`` protects the tokenizer from a line without end. An edit whose sequences hold more
     than ``max_tokens`` together is invalid; the passage's own tokens are not counted, as the edit has no say in them.
-
-    Raises:
-        SettingsError: a limit is too small to train on anything.
     """
 
     split: Literal["plain", "seal"] = "plain"
@@ -48,12 +45,6 @@ class Rules:
     max_line_chars: int = 4096
     distinct: bool = False
     include_context: bool = False
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            least = 2 if "tokens" in field.name else 1 if field.name.startswith("max_") else None
-            if least is not None and (value := getattr(self, field.name)) < least:
-                raise SettingsError(f"{field.name} is {value}; set it to {least} or more")
 
 
 PLAIN = Rules()
@@ -104,9 +95,7 @@ def padded(sequences: Iterable[TrainSequence], length: int, eos_id: int) -> tupl
     return tuple(map(fill_up, sequences))
 
 
-def passage_sequences(
-    task: Task, tokens: Tokens, templates: Templates, *, pad_to: int = 0
-) -> tuple[TrainSequence, ...]:
+def passage_sequences(task: Task, tokens: Tokens, templates: Templates, *, pad_to: int = 0) -> tuple[TrainSequence, ...]:
     """The raw passage as training sequences, cut into chunks of at most the model's window of tokens.
 
     Chunks overlap by one token, so that every token but the very first is predicted exactly once. A passage of fewer than two

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from pydantic import Field
 
@@ -45,7 +44,7 @@ class _Article(Form):
 
 
 class _Round(Form):
-    articles: list[Any] = Field(min_length=1)  # checked one at a time
+    articles: list[_Article] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,7 @@ def read_round(path: str | Path) -> LoggedRound:
     edits: list[Edit] = []
     outcomes: list[Outcome] = []
     has_baseline = True
-    for i, record in enumerate(checked(_Round, parsed(content, at), at).articles):
-        article = checked(_Article, record, at.of("articles", i))
+    for i, article in enumerate(checked(_Round, parsed(content, at), at).articles):
         baseline = _baseline([completion.questions for completion in article.completions])
         has_baseline = has_baseline and baseline is not None
         for k, completion in enumerate(article.completions):
@@ -116,6 +114,4 @@ def _outcomes(edit_id: str, answers: Sequence[_Answer], baseline: float) -> list
     if not answers:
         return [Outcome(edit_id, 0, "invalid", "it was not evaluated", (), None, None, None, 0, "")]
     rewards = _accuracies([(answer.rep, answer.adapter_correct) for answer in answers])
-    return [
-        Outcome(edit_id, rep, "ok", "", (), reward, reward - baseline, None, 0, "") for rep, reward in rewards.items()
-    ]
+    return [Outcome(edit_id, rep, "ok", "", (), reward, reward - baseline, None, 0, "") for rep, reward in rewards.items()]

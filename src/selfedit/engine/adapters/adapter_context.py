@@ -59,9 +59,7 @@ class _Members:
             out.addmm_(h, b_k.T)
         return hidden
 
-    def backward(
-        self, path: str, spans: list[int] | None, rows: Tensor, hidden: Tensor, dy: Tensor, dx: Tensor | None
-    ) -> None:
+    def backward(self, path: str, spans: list[int] | None, rows: Tensor, hidden: Tensor, dy: Tensor, dx: Tensor | None) -> None:
         """From ``dy`` (M, D_out): add to ``dx`` (M, D_in) what comes through the members, and put their gradients into place."""
         a, b = self.views[path]
         if spans is None:
@@ -75,9 +73,7 @@ class _Members:
             places = self._places(path) or ([None] * len(a), [None] * len(a))
             of_members = (tensor.split(spans) for tensor in (rows, hidden, dy))
             dxs = [None] * len(a) if dx is None else dx.split(spans)
-            for a_k, b_k, scale, dx_k, to_a, to_b, x, h, dy_k in zip(
-                a, b, self.scales, dxs, *places, *of_members, strict=True
-            ):
+            for a_k, b_k, scale, dx_k, to_a, to_b, x, h, dy_k in zip(a, b, self.scales, dxs, *places, *of_members, strict=True):
                 dhidden = torch.mm(dy_k, b_k).mul_(scale)
                 for place, *factors in ((to_a, dhidden.T, x), (to_b, dy_k.T, h)):
                     if place is not None:
@@ -90,15 +86,13 @@ class _Members:
         """Where a module's gradients go; nowhere where nobody trains."""
         return () if self.grads is None else self.grads[path]
 
-    def settle(self) -> set[str]:
-        """After a backward pass: the gradients of modules that the forward did not use are 0. Returns those that it did."""
+    def settle(self) -> None:
+        """After a backward pass: the gradients of modules that the forward did not use are 0."""
         for path, places in (self.grads or {}).items():
             if path not in self.written:
                 for place in places:
                     place.zero_()
-        used = set(self.written)
         self.written.clear()
-        return used
 
 
 class _Product(torch.autograd.Function):
@@ -215,9 +209,9 @@ class AdapterContext:
         """How many tokens of the next forwards each bound member has, in their order; None: all the same number."""
         self._members.spans = list(spans) if spans is not None and len(set(spans)) > 1 else None
 
-    def settle_gradients(self) -> set[str]:
-        """After a backward pass: the gradients of modules that the forward did not use are 0. Returns those that it did."""
-        return self._members.settle()
+    def settle_gradients(self) -> None:
+        """After a backward pass: the gradients of modules that the forward did not use are 0."""
+        self._members.settle()
 
     def __enter__(self) -> AdapterContext:
         with ExitStack() as undo:  # Ctrl-C in here leaves the base bare
@@ -259,13 +253,9 @@ def shared_views(adapter: LoraAdapter, model: nn.Module, device: torch.device, d
         try:
             module = model.get_submodule(path)
         except AttributeError:
-            raise ModelError(
-                f"the base has no module {path}: the adapter was trained on another base ({adapter.base})"
-            ) from None
+            raise ModelError(f"the base has no module {path}: the adapter was trained on another base ({adapter.base})") from None
         if not isinstance(module, (nn.Linear, Conv1D)) or widths(module) != (a.shape[1], b.shape[0]):
-            raise ModelError(
-                f"{path} has other widths than the adapter's: it was trained on another base ({adapter.base})"
-            )
+            raise ModelError(f"{path} has other widths than the adapter's: it was trained on another base ({adapter.base})")
         views[path] = (a.to(device, dtype), (b * adapter.scale).to(device, dtype))
     return views
 

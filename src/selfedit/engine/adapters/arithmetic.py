@@ -49,13 +49,11 @@ def _parts(adapters: Sequence[LoraAdapter], weights: Sequence[float]) -> dict[st
 
 def _added(parts: Sequence[Delta]) -> Delta:
     a, b = torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
-    return (a, b) if a.shape[0] < min(a.shape[1], b.shape[0]) else _as_is(b @ a)
-
-
-def _as_is(delta: Tensor) -> Delta:
-    """A whole change (D_out, D_in) as (A, B), one of them the identity."""
-    d_out, d_in = delta.shape
-    return (torch.eye(d_in), delta) if d_in <= d_out else (delta, torch.eye(d_out))
+    d_in, d_out = a.shape[1], b.shape[0]
+    if a.shape[0] < min(d_in, d_out):
+        return a, b
+    # The whole change (D_out, D_in), beside an identity.
+    return (torch.eye(d_in), b @ a) if d_in <= d_out else (b @ a, torch.eye(d_out))
 
 
 def _padded(delta: Delta, rank: int) -> Delta:

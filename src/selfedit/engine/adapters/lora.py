@@ -9,22 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate, pairwise
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...errors import ModelError
-from .model_card import CARD_FILE, model_card
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+_CARD = Path(__file__).resolve().parents[2] / "assets" / "adapter_card.md"
 _PREFIX = "base_model.model."
 # PEFT features that change what an adapter computes; this engine has none of them, so it refuses rather than guesses.
 _UNSUPPORTED = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
@@ -90,8 +92,23 @@ class LoraAdapter:
             "task_type": "CAUSAL_LM",
         }
         (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        card = model_card(base=self.base, rank=self.rank, alpha=self.alpha, targets=targets, sha256=self.sha256)
-        (directory / CARD_FILE).write_text(card, encoding="utf-8")
+        (directory / "README.md").write_text(self._card(targets), encoding="utf-8")
+
+    def _card(self, targets: Sequence[str]) -> str:
+        """What the adapter is and how to load it, as Markdown with the header that the model hub reads.
+
+        The header names a base on the hub; a local directory, which is no id there, stands in the text alone.
+        """
+        on_hub = _is_hub_id(self.base)
+        return Template(_CARD.read_text(encoding="utf-8")).substitute(
+            header=f"base_model: {self.base}" if on_hub else "# base_model: not on the hub, see below",
+            base=self.base or "not recorded",
+            rank=self.rank,
+            alpha=f"{self.alpha:g}",
+            targets=", ".join(f"`{name}`" for name in targets),
+            sha256=self.sha256,
+            source=repr(self.base if on_hub else "the/base"),
+        )
 
     @classmethod
     def load(cls, directory: Path) -> LoraAdapter:
@@ -116,14 +133,10 @@ class LoraAdapter:
                 raise ModelError(f"{directory}: {key} has no {twin}; the adapter is incomplete, save it again")
             tensors[path] = (state.pop(key).float(), state.pop(twin).float())
         if state or not tensors:
-            raise ModelError(
-                f"{directory}: not a plain LoRA (tensors left over: {sorted(state)[:3]}); retrain it as one"
-            )
+            raise ModelError(f"{directory}: not a plain LoRA (tensors left over: {sorted(state)[:3]}); retrain it as one")
         rank = int(config["r"])
         if any(a.shape[0] != rank or b.shape[1] != rank for a, b in tensors.values()):
-            raise ModelError(
-                f"{directory}: its tensors don't have the rank {rank} of {CONFIG_FILE}; save the adapter again"
-            )
+            raise ModelError(f"{directory}: its tensors don't have the rank {rank} of {CONFIG_FILE}; save the adapter again")
         names = config.get("target_modules") or ()
         return cls(
             tensors=tensors,
@@ -146,6 +159,15 @@ class LoraAdapter:
         return largest
 
 
+def _is_hub_id(name: str) -> bool:
+    """Only by its form, and that there is no such directory: nothing is asked of the hub."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not Path(name).exists()
+
+
 def _read_config(directory: Path) -> dict[str, Any]:
     """``adapter_config.json``, refused where it asks for more than a plain LoRA."""
     try:
@@ -154,14 +176,8 @@ def _read_config(directory: Path) -> dict[str, Any]:
         raise ModelError(f"{directory}: can't read {CONFIG_FILE} ({error}); name a PEFT adapter directory") from error
     used = [name for name in _UNSUPPORTED if config.get(name)]
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or used:
-        raise ModelError(
-            f"{directory}: only a plain LoRA without {', '.join(used) or 'bias'} can be used; retrain it as one"
-        )
-    if (
-        not isinstance(config.get("r"), int)
-        or config["r"] < 1
-        or not isinstance(config.get("lora_alpha"), (int, float))
-    ):
+        raise ModelError(f"{directory}: only a plain LoRA without {', '.join(used) or 'bias'} can be used; retrain it as one")
+    if not isinstance(config.get("r"), int) or config["r"] < 1 or not isinstance(config.get("lora_alpha"), (int, float)):
         raise ModelError(f"{directory}: {CONFIG_FILE} has no usable r and lora_alpha; save the adapter again")
     return config
 
@@ -193,16 +209,6 @@ class Layout:
         """Numbers in one row."""
         return sum(self.rank * (t.d_in + t.d_out) for t in self.targets)
 
-    @property
-    def parts(self) -> dict[str, slice]:
-        """Each target's part of a row, by its path."""
-        ends = accumulate((self.rank * (t.d_in + t.d_out) for t in self.targets), initial=0)
-        return {t.path: slice(*bounds) for t, bounds in zip(self.targets, pairwise(ends), strict=True)}
-
-    def with_rank(self, rank: int) -> Layout:
-        """The same targets at another rank."""
-        return Layout(self.targets, rank, self.names, self.fan_in_fan_out, self.base)
-
     def views(self, flat: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """``flat`` (K, width) -> for each target's path views A (K, R, D_in) and B (K, D_out, R)."""
         out, at = {}, 0
@@ -224,15 +230,11 @@ class Layout:
         views = self.views(flat)
         strange = sorted(set(adapter.tensors) - set(views))
         if strange:
-            raise ModelError(
-                f"the adapter changes {strange[0]}, which is no target here; load the engine with its targets"
-            )
+            raise ModelError(f"the adapter changes {strange[0]}, which is no target here; load the engine with its targets")
         for path, (a, b) in adapter.tensors.items():
             to_a, to_b = views[path]
             if a.shape[1] != to_a.shape[2] or b.shape[0] != to_b.shape[1] or adapter.rank > self.rank:
-                raise ModelError(
-                    f"the adapter's {path} has other widths than the base's; use the base it was trained on"
-                )
+                raise ModelError(f"the adapter's {path} has other widths than the base's; use the base it was trained on")
             to_a[0, : adapter.rank] = a
             to_b[0, :, : adapter.rank] = b
         return flat[0]
@@ -262,11 +264,8 @@ def initial_adapter(layout: Layout, rank: int, alpha: float, seed: int) -> LoraA
 
 @dataclass
 class Bank:
-    """K adapters on one base: ``flat`` (K, layout.width) in fp32, one member a row, on the engine's device.
-
-    ``failed`` says why a member was stopped; its row is zero, so it computes what the base does. ``losses[k]`` has the
-    loss of each step, ``trained_tokens[k]`` the tokens that went through the model, padding not counted; ``shift[k]`` is
-    what `delivery.shifts` saw (nan: the member was not trained here; none where nothing was).
+    """`base.AdapterBank` as ``flat`` (K, layout.width) in fp32, one member a row, on the engine's device; the row of a member
+    that was stopped is zero, so it computes what the base does.
     """
 
     layout: Layout
@@ -294,22 +293,6 @@ class Bank:
         """A copy of one member, at its own rank."""
         return self.layout.adapter(self.flat[member], self.ranks[member], self.alphas[member])
 
-    def with_ready(self, ready: Mapping[int, LoraAdapter], layout: Layout) -> Bank:
-        """The bank, laid out anew, with ready adapters among its members, each at its number; they were not trained here.
-
-        Raises:
-            ModelError: an adapter doesn't fit the base.
-        """
-        others = iter(range(len(self)))
-        order = [None if k in ready else next(others) for k in range(len(self) + len(ready))]
-        adapters = [ready[k] if own is None else self.adapter(own) for k, own in enumerate(order)]
-        bank = Bank.stack(layout, adapters, self.flat.device)
-        bank.failed = {k: self.failed[own] for k, own in enumerate(order) if own in self.failed}
-        bank.trained_tokens = [0 if own is None else self.trained_tokens[own] for own in order]
-        bank.losses = [[] if own is None else self.losses[own] for own in order]
-        bank.shift = [math.nan if own is None else self.shift[own] for own in order]
-        return bank
-
     @classmethod
     def stack(cls, layout: Layout, adapters: Sequence[LoraAdapter], device: torch.device) -> Bank:
         """Adapters of any rank as one bank.
@@ -317,7 +300,7 @@ class Bank:
         Raises:
             ModelError: an adapter doesn't fit the base.
         """
-        wide = layout.with_rank(max(adapter.rank for adapter in adapters))
+        wide = replace(layout, rank=max(adapter.rank for adapter in adapters))
         flat = torch.stack([wide.row(adapter) for adapter in adapters]).to(device)
-        zeros: list[list[float]] = [[] for _ in adapters]
-        return cls(wide, flat, [a.rank for a in adapters], [a.alpha for a in adapters], {}, [0] * len(adapters), zeros)
+        ranks, alphas, n = [a.rank for a in adapters], [a.alpha for a in adapters], len(adapters)
+        return cls(wide, flat, ranks, alphas, {}, [0] * n, [[] for _ in adapters], [math.nan] * n)

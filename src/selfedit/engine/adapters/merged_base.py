@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -27,23 +25,21 @@ RECORD_FILE = "merge.json"
 def merge(body: Body, texts: Texts, adapter: LoraAdapter, directory: Path) -> None:
     """Write ``W + scale B A`` for every adapted module, and all else of the base, as a Hugging Face directory.
 
-    Weights (safetensors), config, generation config and tokenizer, in the dtype the base is loaded in; ``merge.json`` keeps
-    where it comes from. The live base is only read; the merged weights are one more copy of the adapted modules. A crash
-    leaves no directory, or a hidden sibling that the next merge of the same process id removes.
-
-    Raises:
-        ModelError: the directory exists, or the adapter belongs to another base or changes a weight that is used twice or
-            not as a plain product (a quantised one).
-        OSError: it can't be written.
+    Weights (safetensors), config, generation config and tokenizer. The live base is only read; the merged weights are one more
+    copy of the adapted modules. A crash leaves no directory, or a hidden sibling. Raises as `base.Engine.merge`: also where a
+    changed weight is used twice, or not as a plain product (a quantised one).
     """
     if os.path.lexists(directory):
         raise ModelError(f"{directory}: exists already, and a merge replaces nothing; name a new directory")
     state = _merged_state(body, adapter)
     record = {"base": body.name, "base_sha256": body.sha256(), "adapter_sha256": adapter.sha256}
-    with _whole_or_absent(directory) as fresh:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as beside:
+        fresh = Path(beside) / directory.name
         body.model.save_pretrained(fresh, state_dict=state)
-        texts.save(fresh)
+        texts.save_tokenizer(fresh)
         (fresh / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        fresh.rename(directory)
 
 
 @torch.no_grad()
@@ -57,23 +53,7 @@ def _merged_state(body: Body, adapter: LoraAdapter) -> dict[str, Tensor]:
         if uses[id(module.weight)] > 1:
             raise ModelError(f"{name} is tied to another weight, which a merge would change too; leave it unadapted")
         if not computes_plainly(module):
-            raise ModelError(
-                f"{path} ({type(module).__name__}) computes in a way of its own; merge into a plain checkpoint"
-            )
+            raise ModelError(f"{path} ({type(module).__name__}) computes in a way of its own; merge into a plain checkpoint")
         delta = b @ a
         state[name] = (state[name].float() + (delta.T if isinstance(module, Conv1D) else delta)).to(state[name].dtype)
     return state
-
-
-@contextmanager
-def _whole_or_absent(directory: Path) -> Iterator[Path]:
-    """A directory beside ``directory`` to fill; it gets that name at the end, or goes away with an error."""
-    fresh = directory.with_name(f".{directory.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
-        yield fresh
-        fresh.rename(directory)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise

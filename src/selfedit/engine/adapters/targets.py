@@ -87,9 +87,7 @@ def _in_layers(model: PreTrainedModel, linear: Sequence[str], layers: str) -> li
     """Those of the linear modules that lie in the decoder layers of a slice such as "2:6"."""
     n, (stack, found_layers) = int(model.config.num_hidden_layers), decoder_layers(model)
     if found_layers is None:
-        raise ModelError(
-            f"{type(model).__name__} has no list of {n} decoder layers; leave @{layers} out of the targets"
-        )
+        raise ModelError(f"{type(model).__name__} has no list of {n} decoder layers; leave @{layers} out of the targets")
     first, colon, last = layers.partition(":")
     try:
         chosen = range(n)[slice(*(_layer(bound.strip(), n) for bound in (first, last)))]

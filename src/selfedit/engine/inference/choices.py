@@ -53,24 +53,23 @@ class Guide:
 
     def chosen(self, tokens: Sequence[int]) -> list[int]:
         """Which option of each choice a complete text has."""
-        found, at = [], 0
-        for choice in self.options:
-            rest = tuple(tokens[at:])
-            found.append(next(i for i, option in enumerate(choice) if rest[: len(option)] == option))
-            at += len(choice[found[-1]])
-        return found
+        return self._read(tokens)[0]
 
     def allowed(self, tokens: Sequence[int]) -> Ids:
         """The tokens that may follow, in the vocabulary's order; none where the text is complete."""
-        at = 0
+        return self._read(tokens)[1]
+
+    def _read(self, tokens: Sequence[int]) -> tuple[list[int], Ids]:
+        found, at = list[int](), 0
         for choice in self.options:
             rest = tuple(tokens[at:])
-            done = next((option for option in choice if rest[: len(option)] == option), None)
+            done = next((i for i, option in enumerate(choice) if rest[: len(option)] == option), None)
             if done is None:
                 fitting = (option for option in choice if option[: len(rest)] == rest)
-                return tuple(sorted({option[len(rest)] for option in fitting}))
-            at += len(done)
-        return ()
+                return found, tuple(sorted({option[len(rest)] for option in fitting}))
+            found.append(done)
+            at += len(choice[done])
+        return found, ()
 
 
 def choose_within(logits: Tensor, rows: Sequence[Row], temperature: float) -> tuple[list[int], list[float]]:

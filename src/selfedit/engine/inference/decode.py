@@ -148,11 +148,7 @@ class _Batch:
     def _prefill(self) -> Tensor:
         """Run the prompts, left-padded; rows that share a prompt and a member share the work. Returns (N, D)."""
         # Without a bank any rows may share; with one, the grid must keep its shape.
-        unique = (
-            list(dict.fromkeys(row.prompt for row in self._grid))
-            if self._bank is None
-            else [r.prompt for r in self._grid]
-        )
+        unique = list(dict.fromkeys(row.prompt for row in self._grid)) if self._bank is None else [r.prompt for r in self._grid]
         length = max(map(len, unique))
         ids = torch.zeros(len(unique), length, dtype=torch.long)
         mask = torch.zeros(len(unique), length, dtype=torch.long)

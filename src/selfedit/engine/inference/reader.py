@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from itertools import chain
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -13,23 +13,26 @@ from ...config import AtOnce
 from ...errors import ModelError, SettingsError, UpdateError
 from ...types import Adapter, Completion, Scored, TrainSequence
 from ..adapters.adapter_context import AdapterContext, Views, shared_views
-from ..adapters.expert_routing import ExpertRouting
+from ..adapters.expert_routing import refuse_routed, routed_modules
 from ..adapters.lora import Bank, Layout, LoraAdapter
 from ..adapters.targets import find_layout, warn_of_strange
 from ..base import AdapterBank, Ids
 from ..model.body import Body
 from ..model.body_pool import TURNS, BodyPool
 from ..model.texts import Texts
+from ..training.workers import MemberLimit
 from .choices import Guide, choose_within
 from .decode import Choose, Row, decode, greedy, make_row, sampler
 from .score import mean_kl, token_logprobs
 
+USUAL = AtOnce()
 
-class Reader:
+
+class Reader(Texts):
     """The calls of `base.Engine` that only read; any number of threads may be in them at once.
 
-    To be looked at: the frozen ``body``, its ``texts``, the ``layout`` of its usual adapters, the tokens at which it ``stops``,
-    and its routed ``experts``.
+    To be looked at: the frozen ``model`` (and ``body``), what it computes in (``dtype``), its longest sequence in tokens
+    (``window``), the ``layout`` of its usual adapters, and the tokens at which it ``stops``.
     """
 
     def __init__(
@@ -38,60 +41,31 @@ class Reader:
         tokenizer: PreTrainedTokenizerBase,
         *,
         name: str = "",
-        at_once: AtOnce,
+        at_once: AtOnce = USUAL,
         targets: str | Sequence[str] = "all-linear",
     ) -> None:
+        """Take over a loaded model (it is frozen and put into eval mode). `TorchEngine.load` is the usual way in.
+
+        Raises:
+            ModelError: no module matches ``targets``, one gets some of the tokens only (`refuse_routed`), or the architecture
+                is unknown to this engine.
+            SettingsError: a number of ``at_once`` is less than 1.
+        """
         if min(at_once) < 1:
             raise SettingsError(f"{at_once}: each must be at least 1 (model.members_at_once and its kind)")
-        self.body = Body(model, name)
-        self.texts = Texts(tokenizer)
-        self.layout = find_layout(model, targets, name)
+        super().__init__(tokenizer)
+        self.model, self.body = model, Body(model, name)
+        self.window, self.dtype = self.body.window, str(self.body.dtype).removeprefix("torch.")
+        self._routed = routed_modules(self.body)
+        self.layout = refuse_routed(find_layout(model, targets, name), self._routed)
         warn_of_strange(model, self.layout)
-        self.experts = ExpertRouting.of(self.body)
-        self.experts.warn(self.layout, model)
         ends = getattr(model.generation_config, "eos_token_id", None) or []
         self.stops = frozenset([self.eos_id, *([ends] if isinstance(ends, int) else ends)])
-        self._pool, self._at_once = BodyPool(self.body), at_once
-
-    @property
-    def model(self) -> PreTrainedModel:
-        """The frozen base; to look at, not to change."""
-        return self.body.model
-
-    @property
-    def dtype(self) -> str:
-        """What the base computes in, such as ``bfloat16``."""
-        return str(self.body.dtype).removeprefix("torch.")
-
-    @property
-    def window(self) -> int:
-        """Longest sequence in tokens."""
-        return self.body.window
-
-    @property
-    def eos_id(self) -> int:
-        """The token that ends a text."""
-        return cast(int, self.texts.tokenizer.eos_token_id)
+        self._pool, self._at_once, self.limit = BodyPool(self.body), at_once, MemberLimit(at_once.members)
 
     def base_sha256(self) -> str:
         """Hash of the base's live tensors."""
         return self.body.sha256()
-
-    def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a text that starts a document (with the tokenizer's own special tokens)."""
-        return self.texts.encode(text, start=True)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text that continues one; special tokens spelled out in it are plain text."""
-        return self.texts.encode(text, start=False)
-
-    def encode_chat(self, prompt: str) -> list[int]:
-        """Token ids of a user's turn in the model's chat template."""
-        return self.texts.encode_chat(prompt)
-
-    def decode(self, ids: Ids) -> str:
-        """Token ids as text, special tokens left out."""
-        return self.texts.decode(ids)
 
     def sample(
         self,
@@ -106,11 +80,8 @@ class Reader:
         """One completion per prompt (`base.Engine.sample`)."""
         choose = sampler(temperature, top_p)
         rows = [make_row(self.body, 0, p, max_new_tokens, s) for p, s in _paired(prompts, seeds)]
-        self._decode(on, None, [rows], choose)
-        return [
-            Completion(row.prompt, tuple(row.tokens), tuple(row.logprobs), self._text(row), row.finished)
-            for row in rows
-        ]
+        self._decode(on, None, rows, choose)
+        return [Completion(row.prompt, tuple(row.tokens), tuple(row.logprobs), self._text(row), row.finished) for row in rows]
 
     def choose(
         self,
@@ -128,11 +99,9 @@ class Reader:
         rows = [make_row(self.body, 0, p, guide.longest, s) for p, s in _paired(prompts, seeds)]
         for row in rows:
             if row.limit < guide.longest:
-                raise ModelError(
-                    f"a prompt of {len(row.prompt)} tokens leaves no room for {guide.longest} more; shorten it"
-                )
+                raise ModelError(f"a prompt of {len(row.prompt)} tokens leaves no room for {guide.longest} more; shorten it")
             row.guide = guide
-        self._decode(on, None, [rows], partial(choose_within, temperature=temperature))
+        self._decode(on, None, rows, partial(choose_within, temperature=temperature))
         return [
             Completion(
                 row.prompt,
@@ -156,7 +125,7 @@ class Reader:
         """Greedy answers of each member (`base.Engine.answer`)."""
         bank = self._members(members, len(prompts_K))
         rows = [[make_row(self.body, k, p, max_new_tokens) for p in asked] for k, asked in enumerate(prompts_K)]
-        self._decode(on, bank, rows, greedy)
+        self._decode(on, bank, list(chain(*rows)), greedy)
         return [[self._text(row) for row in group] for group in rows]
 
     def score(
@@ -173,13 +142,9 @@ class Reader:
             if any(not prompt or not completion for prompt, completion in row):
                 raise UpdateError("a pair to score has an empty prompt or completion; leave it out")
             sequences.append([TrainSequence((*p, *c), (False,) * len(p) + (True,) * len(c)) for p, c in row])
-        self._check([sequence for row in sequences for sequence in row])
+        self._check(list(chain(*sequences)))
         with self._reading(on, bank) as (body, place):
-            parts = [
-                token_logprobs(body, place, bank, together, self._at_once.tokens)
-                for together in self.experts.forwards(bank, sequences)
-            ]
-        return [[one for part in parts for one in part[k]] for k in range(len(sequences))]
+            return token_logprobs(body, place, bank, sequences, self._at_once.tokens)
 
     def sequence_loss(self, sequences: Sequence[TrainSequence], *, on: Adapter | None) -> list[float]:
         """Mean loss per target token of each sequence (`base.Engine.sequence_loss`)."""
@@ -204,19 +169,16 @@ class Reader:
         with self._pool.lend() as (body,), TURNS.at(), AdapterContext(body.model, views, paths) as place:
             yield body, place
 
-    def _decode(self, on: Adapter | None, bank: Bank | None, groups: Sequence[Sequence[Row]], choose: Choose) -> None:
+    def _decode(self, on: Adapter | None, bank: Bank | None, rows: Sequence[Row], choose: Choose) -> None:
         with self._reading(on, bank) as (body, place):
-            for together in self.experts.forwards(bank, groups):
-                rows = [row for group in together for row in group]
-                decode(body, place, bank, rows, choose=choose, stops=self.stops, rows_at_once=self._at_once.rows)
+            decode(body, place, bank, rows, choose=choose, stops=self.stops, rows_at_once=self._at_once.rows)
 
     def _text(self, row: Row) -> str:
         return self.decode(row.tokens[:-1] if row.finished else row.tokens)
 
     def _views(self, adapter: Adapter | None) -> Views:
         """An adapter's tensors where the base is; refused where it belongs to another base."""
-        lora = as_lora(adapter)
-        return {} if lora is None else shared_views(lora, self.model, self.body.device, self.body.dtype)
+        return {} if adapter is None else shared_views(as_lora(adapter), self.model, self.body.device, self.body.dtype)
 
     def _members(self, bank: AdapterBank | None, groups: int) -> Bank | None:
         if bank is None:
@@ -233,16 +195,12 @@ class Reader:
 
     def _layout_of(self, targets: str | Sequence[str] | None) -> Layout:
         """The engine's own targets where none are given."""
-        return find_layout(self.model, targets, self.body.name) if targets else self.layout
+        return refuse_routed(find_layout(self.model, targets, self.body.name), self._routed) if targets else self.layout
 
 
-def as_lora(adapter: Adapter | None) -> LoraAdapter | None:
-    """The adapter.
-
-    Raises:
-        TypeError: it is another engine's.
-    """
-    if adapter is not None and not isinstance(adapter, LoraAdapter):
+def as_lora(adapter: Adapter) -> LoraAdapter:
+    """The adapter; a TypeError where it is another engine's."""
+    if not isinstance(adapter, LoraAdapter):
         raise TypeError(f"{type(adapter).__name__} is no adapter of this engine; save it and load_adapter it here")
     return adapter
 

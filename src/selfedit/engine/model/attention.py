@@ -68,10 +68,7 @@ def _by_blocks(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale:
     """Query (1, H, M, d), key (1, G, M, d), value (1, G, M, e) of a flat batch -> (1, M, H, e)."""
     sizes = [n * length for n, length in blocks.shapes]
     # Backwards, padding gets no gradient: of its places nothing is read, and what it repeats is no key of a real token.
-    parts = [
-        _Reordered.apply(x[0].transpose(0, 1), blocks.tokens, blocks.places, None).split(sizes)
-        for x in (query, key, value)
-    ]  # type: ignore[no-untyped-call]
+    parts = [_Reordered.apply(x[0].transpose(0, 1), blocks.tokens, blocks.places, None).split(sizes) for x in (query, key, value)]  # type: ignore[no-untyped-call]
     out = []
     for (n, length), *qkv in zip(blocks.shapes, *parts, strict=True):
         q, k, v = (x.view(n, length, *x.shape[1:]).transpose(1, 2) for x in qkv)

@@ -43,9 +43,7 @@ class Blocks:
             block = [i for i in waiting if lengths[i] >= least]
             waiting = waiting[len(block) :]
             shapes.append((len(block), longest))
-            first, last = (
-                torch.tensor(x)[:, None] for x in ([starts[i] for i in block], [lengths[i] - 1 for i in block])
-            )
+            first, last = (torch.tensor(x)[:, None] for x in ([starts[i] for i in block], [lengths[i] - 1 for i in block]))
             tokens.append((first + torch.arange(longest).minimum(last)).flatten())
         of_place = torch.cat(tokens)
         real = torch.ones(len(of_place), dtype=torch.bool)

@@ -91,17 +91,17 @@ class Body:
                 return f"sequences[{i}]: {reason}"
         return None
 
-    def pack(self, sequences_K: Sequence[Sequence[TrainSequence]], echo: bool = False) -> Packed:
+    def pack(self, sequences_K: Sequence[Sequence[TrainSequence]]) -> Packed:
         """Sequences of K members as one batch, with as little padding as this model allows (`packing.pack`).
 
         Sequences with padding of their own get a row each: then the model's own mask can hide it. Padding from which no text
         lies within a sliding window sees nothing; what it then gives is as the model's code has it, and no two agree.
         """
         if any(sequence.padding for sequences in sequences_K for sequence in sequences):
-            return pack(sequences_K, None, self.device, echo)
+            return pack(sequences_K, None, self.device)
         if self.flat:
             return lay_flat(sequences_K, self.device)
-        return pack(sequences_K, self.half_cost, self.device, echo)
+        return pack(sequences_K, self.half_cost, self.device)
 
     def hidden(self, ids: Tensor, positions: Tensor, mask: Any, cache: Any = None, **features: Any) -> Tensor:
         """Ids and positions (N, T) -> hidden states (N, T, D); ``mask`` is (N, seen) int, or all that the model takes.
@@ -154,7 +154,8 @@ class Body:
         """
 
         def quantity(logits: Tensor, theirs: Tensor) -> Tensor:
-            return _kl(logits, self.logits(theirs))
+            ours, other = torch.log_softmax(logits, -1), torch.log_softmax(self.logits(theirs), -1)
+            return (other.exp() * (other - ours)).sum(-1)
 
         return cast(Tensor, _OfLogits.apply(hidden, reference, self, quantity))
 
@@ -237,9 +238,7 @@ class Body:
     def _keeps_apart(self) -> bool:
         """Two sequences in one row give what each gives alone through the model's own forward."""
         n = min(4, self.window)
-        sequences = [
-            TrainSequence(tuple((7 * s + 3 * t) % self.vocabulary for t in range(n)), (True,) * n) for s in (1, 2)
-        ]
+        sequences = [TrainSequence(tuple((7 * s + 3 * t) % self.vocabulary for t in range(n)), (True,) * n) for s in (1, 2)]
         packed = self.pack([sequences])
         ours = self.logits(self.packed_hidden(packed))
         ids = torch.tensor([s.ids for s in sequences], device=self.device)
@@ -290,19 +289,11 @@ def _entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     return -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0.0)).sum(-1)
 
 
-def _kl(logits: Tensor, reference: Tensor) -> Tensor:
-    """Logits of two distributions (m, V) in fp32 -> KL(reference || ours) of each (m)."""
-    ours, theirs = torch.log_softmax(logits, -1), torch.log_softmax(reference, -1)
-    return (theirs.exp() * (theirs - ours)).sum(-1)
-
-
 class _OfLogits(torch.autograd.Function):
     """One number per token from its logits, its gradient taken along with it: a large vocabulary costs no memory for long."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, targets: Tensor, body: Body, quantity: Callable[[Tensor, Tensor], Tensor]
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, body: Body, quantity: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         rows = max(1, LOGITS_AT_ONCE // body.vocabulary)
         values, gradients = [], []
         for some, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):

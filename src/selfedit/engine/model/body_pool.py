@@ -91,9 +91,7 @@ class ThreadTurns:
             self._waiting.append(ticket)
             try:
                 # First come, first served: neither training nor reading can be kept waiting for long.
-                self._changed.wait_for(
-                    lambda: self._waiting[0] is ticket and (not self._inside or self._number == wanted)
-                )
+                self._changed.wait_for(lambda: self._waiting[0] is ticket and (not self._inside or self._number == wanted))
                 self._inside, self._number = self._inside + 1, wanted
                 if self._divided:
                     torch.set_num_threads(wanted)  # also of this thread, which may have a number of its own

@@ -55,8 +55,13 @@ def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _check_directory(path: Path, allow_pickle: bool) -> None:
-    """Refuse a directory that can't be a model, before anything of it is read."""
+def _check_source(source: str, allow_pickle: bool) -> None:
+    """Refuse what is neither a hub id nor a model's directory, before anything of it is read."""
+    path = Path(source)
+    if not path.is_dir():
+        if path.exists() or source.startswith((".", "/", "~")):
+            raise ModelError(f"{source}: no such directory; name one in the Hugging Face format, or a hub id like 'org/name'")
+        return
     if not (path / "config.json").exists():
         adapter = (path / "adapter_config.json").exists()
         hint = (
@@ -75,9 +80,7 @@ def _check_directory(path: Path, allow_pickle: bool) -> None:
         if not pickled:
             raise ModelError(f"{path}: no weights (*.safetensors); copy the whole checkpoint there")
     if not any((path / name).exists() for name in _TOKENIZER_FILES):
-        raise ModelError(
-            f"{path}: no tokenizer; save the model's own into it: tokenizer.save_pretrained({str(path)!r})"
-        )
+        raise ModelError(f"{path}: no tokenizer; save the model's own into it: tokenizer.save_pretrained({str(path)!r})")
 
 
 @contextmanager
@@ -93,27 +96,10 @@ def _progress_for_long_loads(source: str) -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _check_source(source: str, allow_pickle: bool) -> None:
-    """Refuse what is neither a model's directory nor a hub id."""
-    if Path(source).is_dir():
-        _check_directory(Path(source), allow_pickle)
-    elif Path(source).exists() or source.startswith((".", "/", "~")):
-        raise ModelError(
-            f"{source}: no such directory; name one in the Hugging Face format, or a hub id like 'org/name'"
-        )
-
-
 def _unloadable(source: str, error: Exception) -> ModelError:
     """A damaged checkpoint can raise anything, down to its parsers' own errors."""
-    return ModelError(f"{source}: can't be loaded as a causal language model ({_in_short(error)}); check the name")
-
-
-def _in_short(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]
-
-
-class NoOutlineError(ModelError):
-    """A model's modules can't be made without its weights: its own code can raise anything on the meta device."""
+    reason = " ".join(str(error).split())[:400]
+    return ModelError(f"{source}: can't be loaded as a causal language model ({reason}); check the name")
 
 
 def load_outline(source: str, *, trust_remote_code: bool, allow_pickle: bool) -> PreTrainedModel:
@@ -121,7 +107,7 @@ def load_outline(source: str, *, trust_remote_code: bool, allow_pickle: bool) ->
 
     Raises:
         ModelError: it can't be read, or is no causal language model.
-        NoOutlineError: it can't be built without weights; with them it may load.
+        Exception: of the model's own code, which can raise anything on the meta device; with weights it may load.
     """
     _check_source(source, allow_pickle)
     try:
@@ -133,7 +119,7 @@ def load_outline(source: str, *, trust_remote_code: bool, allow_pickle: bool) ->
             return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)  # type: ignore[no-any-return]
     except Exception as error:
         if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:  # a checkpoint's own code is entered there as it is read
-            raise NoOutlineError(f"{source}: {_in_short(error)}") from error
+            raise
         raise _unloadable(source, error) from error
 
 
@@ -169,9 +155,7 @@ def load_model(
         raise _unloadable(source, error) from error
     if info["missing_keys"] or info["mismatched_keys"]:
         lost = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
-        raise ModelError(
-            f"{source}: {len(lost)} weights are missing, such as {lost[0]}; copy the whole checkpoint again"
-        )
+        raise ModelError(f"{source}: {len(lost)} weights are missing, such as {lost[0]}; copy the whole checkpoint again")
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{source}: its tokenizer has no end-of-text token; set eos_token in tokenizer_config.json")
     refuse_meta(model, source)

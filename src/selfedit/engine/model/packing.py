@@ -7,6 +7,7 @@ only itself (block-diagonal causal mask) and counts its positions from 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -62,15 +63,15 @@ def bins_of(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def parts_of(sequences: Sequence[TrainSequence], tokens: int) -> Iterator[list[TrainSequence]]:
-    """Sequences in their order, in parts of at most so many tokens (a longer one is a part of its own)."""
+def parts_of(sequences: Sequence[TrainSequence], tokens: int, targets: float = math.inf) -> Iterator[list[TrainSequence]]:
+    """Sequences in their order, in parts of at most so many tokens and targets (a longer one is a part of its own)."""
     part: list[TrainSequence] = []
-    held = 0
+    held = wanted = 0
     for sequence in sequences:
-        held += len(sequence.ids)
-        if part and held > tokens:
+        held, wanted = held + len(sequence.ids), wanted + sequence.n_targets
+        if part and (held > tokens or wanted > targets):
             yield part
-            part, held = [], len(sequence.ids)
+            part, held, wanted = [], len(sequence.ids), sequence.n_targets
         part.append(sequence)
     if part:
         yield part
@@ -100,13 +101,8 @@ def plan(lengths_K: Sequence[Sequence[int]], half_cost: int | None) -> tuple[int
     return best[1], best[2]
 
 
-def pack(
-    sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int | None, device: torch.device, echo: bool = False
-) -> Packed:
-    """One batch of all sequences; every member needs at least one, of at least one token.
-
-    ``echo``: the padding behind a row's sequences repeats the first of them, so that no routed expert sees tokens but theirs.
-    """
+def pack(sequences_K: Sequence[Sequence[TrainSequence]], half_cost: int | None, device: torch.device) -> Packed:
+    """One batch of all sequences; every member needs at least one, of at least one token."""
     length, bins_K = plan([[len(s.ids) for s in sequences] for sequences in sequences_K], half_cost)
     per_member = max(map(len, bins_K))
     n_rows = per_member * len(bins_K)
@@ -125,11 +121,6 @@ def pack(
                 if seen is not None:
                     seen[row, end - sequences[number].padding : end] = 0
                 start[number] = row * length + at
-                at = end
-            while echo and at < length:
-                end = min(length, at + len(sequences[chosen[0]].ids))
-                ids[row, at:end] = ids[row, : end - at]
-                positions[row, at:end] -= at
                 at = end
         starts.append(start)
     seen = None if seen is None else seen.to(device)

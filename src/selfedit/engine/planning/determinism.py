@@ -30,7 +30,12 @@ def deterministic(device: str) -> Iterator[None]:
             deterministic algorithm.
     """
     if not device.startswith("cpu") and torch.cuda.is_available():
-        _fix_workspace()
+        asked = os.environ.setdefault(_WORKSPACE, _FIXED_WORKSPACES[0])
+        if asked not in _FIXED_WORKSPACES:
+            raise SettingsError(
+                f"model.deterministic needs {_WORKSPACE} to be {' or '.join(_FIXED_WORKSPACES)}, but the environment sets it to "
+                f"{asked!r}; unset it, or set model.deterministic to false"
+            )
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True)
     try:
@@ -44,12 +49,3 @@ def deterministic(device: str) -> Iterator[None]:
         ) from error
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
-def _fix_workspace() -> None:
-    asked = os.environ.setdefault(_WORKSPACE, _FIXED_WORKSPACES[0])
-    if asked not in _FIXED_WORKSPACES:
-        raise SettingsError(
-            f"model.deterministic needs {_WORKSPACE} to be {' or '.join(_FIXED_WORKSPACES)}, but the environment sets it to "
-            f"{asked!r}; unset it, or set model.deterministic to false"
-        )

@@ -7,7 +7,7 @@ small ones and the allocator's own. Measured on small models it is within a fact
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ _GPU_TOKENS, _GPU_MEMBERS = 16384, 64
 
 def adapter_size(model: PreTrainedModel, targets: str | Sequence[str], rank: int) -> int:
     """Numbers in one adapter."""
-    return find_layout(model, targets, model.name_or_path).with_rank(rank).width
+    return replace(find_layout(model, targets, model.name_or_path), rank=rank).width
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,7 @@ class Costs:
             width=width,
             layers=int(config.num_hidden_layers),
             heads=heads,
-            cached=2
-            * int(config.num_hidden_layers)
-            * groups
-            * int(getattr(config, "head_dim", None) or width // heads),
+            cached=2 * int(config.num_hidden_layers) * groups * int(getattr(config, "head_dim", None) or width // heads),
             vocabulary=int(config.vocab_size),
             number=dtype.itemsize,
             keeps_scores=device.type != "cuda",

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
@@ -23,11 +23,11 @@ from ...types import TrainSequence, Update
 from ..adapters.adapter_context import AdapterContext
 from ..adapters.lora import Bank, LoraAdapter, initial_adapter
 from ..model.body import Body
-from ..model.packing import Packed
-from .distill import references, target_losses
+from ..model.packing import Packed, parts_of
 from .upper import Upper
 
 _SHUFFLES = 8  # packed positions per token on the world's self-edits: 1.23 with one, 1.17 with 8, 1.16 with 32
+_BARE_TOKENS = 8192  # through the bare base at once
 
 
 def minibatches(update: Update) -> list[list[int]]:
@@ -93,13 +93,9 @@ class Cohort:
         chains: Sequence[Sequence[Member]],
         init: LoraAdapter | None,
         first_layer: int = 0,
-        routed: bool = False,
     ) -> None:
         """To be made while nothing is beside the base. ``first_layer``: layers below it are adapted by nobody, and what they
         give is reused (`upper.first_adapted`).
-
-        ``routed``: a step may leave some modules without any token. Those stay as they are, moments and count too, as torch
-        leaves parameters without a gradient; so each module's part of a row is optimised on its own.
         """
         self._body, self._bank, self._init = body, bank, init
         self._upper = Upper(body, first_layer) if first_layer else None
@@ -108,9 +104,7 @@ class Cohort:
         self.rows = torch.zeros(len(chains), bank.layout.width, device=body.device)
         self.grads, self.first, self.second = (torch.zeros_like(self.rows) for _ in range(3))
         self._work = self.rows if body.dtype == torch.float32 else self.rows.to(body.dtype)
-        self._routed, self._used = routed, set[str]()
-        self._parts = bank.layout.parts if routed else {"": slice(0, bank.layout.width)}
-        self._counts = [torch.zeros(len(self._parts), device=body.device) for _ in chains]
+        self._counts = torch.zeros(len(chains), device=body.device)  # of steps, as AdamW takes them
         self._scale = torch.zeros(len(chains), device=body.device)
         self._following = [deque(chain) for chain in chains]
         self.slots = [self._seat(row) for row in range(len(chains))]
@@ -121,13 +115,14 @@ class Cohort:
         """Slots that still train."""
         return len(self.slots)
 
-    def step(self, place: AdapterContext) -> int:
-        """One optimiser step of every slot's member; returns how many there were. One that is done goes into the bank."""
+    def step(self, place: AdapterContext) -> None:
+        """One optimiser step of every slot's member. One that is done goes into the bank."""
         active = len(self.slots)
         if active != self._bound:
-            self._bind(active, place)
+            self._bound, views = active, self._bank.layout.views
+            place.bind(views(self._work[:active]), self._scale[:active], views(self.grads[:active]))
         batches = [[m.update.sequences[i] for i in m.order[m.step]] for m in self.slots]
-        packed = self._body.pack(batches, echo=self._routed)
+        packed = self._body.pack(batches)
         place.arrange(packed.spans)
         losses = self._backward(self._hidden(packed), packed, batches, place)
         norms = torch.linalg.vector_norm(self.grads[:active], dim=1)
@@ -141,7 +136,6 @@ class Cohort:
                     self.slots[row] = self._seat(row)
         # Chains are in the order of their lengths: those still training are always the first rows.
         self.slots = [member for member in self.slots if member.left]
-        return active
 
     def _seat(self, row: int) -> Member:
         """Let the chain's next member begin, or go on, in this row."""
@@ -172,11 +166,6 @@ class Cohort:
             state = (self.rows[row], self.first[row], self.second[row], self._counts[row])
             member.paused = tuple(tensor.clone() for tensor in state)
 
-    def _bind(self, active: int, place: AdapterContext) -> None:
-        self._bound = active
-        views = self._bank.layout.views
-        place.bind(views(self._work[:active]), self._scale[:active], views(self.grads[:active]))
-
     def _hidden(self, packed: Packed) -> Tensor:
         """Hidden states (M, D) at the sources of this step's minibatches."""
         if self._upper is None:
@@ -188,16 +177,32 @@ class Cohort:
         lower = [[self._lower[m.number][m.update.sequences[i]] for i in m.order[m.step]] for m in self.slots]
         return self._upper.hidden(packed, lower)
 
-    def _backward(
-        self, hidden: Tensor, packed: Packed, batches: list[list[TrainSequence]], place: AdapterContext
-    ) -> list[float]:
+    def _backward(self, hidden: Tensor, packed: Packed, batches: list[list[TrainSequence]], place: AdapterContext) -> list[float]:
         """Each member's loss; the gradients are in ``grads`` afterwards."""
-        each = target_losses(self._body, hidden, packed, batches, self._known)
+        each = self._losses(hidden, packed, batches)
         # Split, not a weighted product: 0 * NaN would carry a member's NaN to the others.
         losses = torch.stack([part.mean() for part in torch.split(each, packed.member_counts)])
         losses.sum().backward()  # type: ignore[no-untyped-call]
-        self._used = place.settle_gradients()
+        place.settle_gradients()
         return losses.tolist()  # type: ignore[no-any-return]
+
+    def _losses(self, hidden: Tensor, packed: Packed, batches: list[list[TrainSequence]]) -> Tensor:
+        """What each target (M) of a packed batch counts in the loss, given the states (M, D) before them."""
+        sequences, counts = list(chain(*batches)), list(chain(*packed.counts))
+        if not any(sequence.distilled for sequence in sequences):
+            return self._body.token_losses(hidden, packed.targets)
+        weight = torch.tensor([sequence.distilled for sequence in sequences], device=hidden.device)
+        weight = weight.repeat_interleave(torch.tensor(counts, device=hidden.device))
+        hard, soft = (weight == 0).nonzero()[:, 0], weight.nonzero()[:, 0]
+        theirs = torch.cat([self._known[sequence] for sequence in sequences if sequence.distilled])
+        losses = weight[soft] * self._body.token_kl(hidden[soft], theirs)
+        if not len(hard):
+            return losses
+        return (
+            torch.zeros_like(weight)
+            .index_copy(0, soft, losses)
+            .index_copy(0, hard, self._body.token_losses(hidden[hard], packed.targets[hard]))
+        )
 
     def _settle(self, losses: list[float], norms: list[float], batches: list[list[TrainSequence]]) -> None:
         """Write down the step; stop the members whose loss or gradient is not finite."""
@@ -218,19 +223,19 @@ class Cohort:
     @torch.no_grad()
     def _optimise(self, norms: Tensor) -> None:
         """Clip and AdamW, in one pass over each row that is alive."""
-        parts = {i: p for i, (path, p) in enumerate(self._parts.items()) if path in self._used or not self._routed}
         for row, member in enumerate(self.slots):
             if member.number in self._bank.failed:
                 continue
-            state = (self.rows, self.grads, self.first, self.second)
-            rows, grads, first, second = ([tensor[row, part] for part in parts.values()] for tensor in state)
+            rows, grads, first, second, counts = (
+                [tensor[row]] for tensor in (self.rows, self.grads, self.first, self.second, self._counts)
+            )
             adamw(
                 rows,
                 grads,
                 first,
                 second,
                 [],
-                [self._counts[row][i] for i in parts],
+                counts,
                 fused=True,
                 # Gradients are divided by this: torch.nn.utils.clip_grad_norm_'s arithmetic.
                 grad_scale=((norms[row] + 1e-6) / member.update.max_grad_norm).clamp(min=1.0),
@@ -244,3 +249,17 @@ class Cohort:
             )
         if self._work is not self.rows:
             self._work[: len(self.slots)] = self.rows[: len(self.slots)]
+
+
+@torch.no_grad()
+def references(body: Body, sequences: Sequence[TrainSequence]) -> dict[TrainSequence, Tensor]:
+    """The bare base's hidden states (M, D) before the M targets of each distilled sequence; nothing may be beside the base. What
+    it says after each token is what they are trained towards, not the token that comes.
+
+    States, as logits of every token would be as many numbers as the vocabulary has.
+    """
+    found: dict[TrainSequence, Tensor] = {}
+    for part in parts_of(list(dict.fromkeys(s for s in sequences if s.distilled)), _BARE_TOKENS):
+        packed = body.pack([part])
+        found |= zip(part, torch.split(body.packed_hidden(packed), packed.counts[0]), strict=True)
+    return found

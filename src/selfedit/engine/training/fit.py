@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from threading import Lock
+from collections.abc import Callable, Collection, Sequence, Sized
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -13,17 +13,16 @@ from ...errors import OutOfMemoryError, UpdateError
 from ...types import Update
 from ..adapters.adapter_context import AdapterContext, Views
 from ..adapters.lora import Bank, Layout, LoraAdapter
+from ..inference.score import token_logprobs
 from ..model.body import Body
 from ..model.body_pool import TURNS, BodyPool
 from ..planning.memory import GIB, ran_out
 from .cohort import Cohort, Member, pieces_of
-from .delivery import shifts
-from .limit import MemberLimit
 from .upper import first_adapted
-from .workers import Steps, on_workers
+from .workers import MemberLimit, Steps, on_workers
 
-OnStep = Callable[[int, int], None]
 Result = TypeVar("Result")
+Piece = TypeVar("Piece", bound=Sized)
 
 
 def check(update: Update, body: Body, layout: Layout, init: LoraAdapter | None = None) -> str | None:
@@ -59,10 +58,8 @@ def tokens_per_step(update: Update) -> float:
 
 
 class Training:
-    """Updates that train step by step, in cohorts of as many members as ``limit`` allows. ``bank`` has their current weights.
-
-    Where memory runs out, the limit is lowered for good and all that was asked so far is trained again from the start: the
-    numbers are those of one number of members at once, whatever happened before.
+    """Updates that train step by step, in cohorts of as many members as ``limit`` allows (`base.Engine.limit_members`). They can
+    pause, be looked at (``bank`` has their current weights) and go on, and some of them be dropped.
     """
 
     def __init__(
@@ -75,10 +72,8 @@ class Training:
         *,
         init: LoraAdapter | None,
         limit: MemberLimit,
-        routed: bool = False,
     ) -> None:
-        """Nothing is trained yet. ``shared`` stays fixed under all members; ``routed``: they can't share a forward
-        (`ExpertRouting.meets`).
+        """Nothing is trained yet. ``shared`` stays fixed under all members.
 
         Raises:
             UpdateError: an update can't be trained on, or there are none.
@@ -90,12 +85,11 @@ class Training:
         if reasons:
             raise UpdateError("; ".join(reasons) + " (engine.check(update) says so beforehand)")
         self._pool, self._shared, self._init, self._limit = pool, shared, init, limit
-        self._updates, self._routed = updates, routed
-        layout = layout.with_rank(max(u.rank for u in updates))
+        self._updates = updates
+        layout = replace(layout, rank=max(u.rank for u in updates))
         self.bank = _empty_bank(layout, updates, body.device)
-        # What lies below is not reused where tokens are routed: padding would come from there as zeros (`pack`'s echo).
         with pool.lend() as (own,), TURNS.at():
-            self._first_layer = 0 if routed else first_adapted(own, layout)
+            self._first_layer = first_adapted(own, layout)
         self._calls: list[tuple[int | None, tuple[int, ...]]] = []  # until, members
         self._broken = False
         self._begin()
@@ -104,19 +98,16 @@ class Training:
         """Nobody has made a step yet. Callers may hold the bank, so it stays; its rows are written anew as members train."""
         self._members = [Member(k, update, 0) for k, update in enumerate(self._updates)]
         self._workers = self._pool.workers(self._limit.workers(len(self._updates)))
-        self._members_at_once, self._calls_made = 1 if self._routed else self._limit.members, 0
+        self._members_at_once, self._calls_made = self._limit.members, 0
         self._together = self._beside = 1  # members in the largest cohort, and cohorts at a time, of the work under way
         self.bank.failed.clear()
         self.bank.trained_tokens, self.bank.losses = [0] * len(self._members), [[] for _ in self._members]
 
-    def run(
-        self, until: int | None = None, members: Collection[int] | None = None, on_step: OnStep | None = None
-    ) -> Bank:
+    def run(self, until: int | None = None, members: Collection[int] | None = None) -> Bank:
         """Train ``members`` (None: all) up to step ``until`` (None: to their ends), and return the bank.
 
         A member that pauses gets what it would have got without the pause. Which members share a cohort, and so every
-        number, depends on the updates, the calls and the limit alone. ``on_step(done, total)`` counts the members' steps of
-        this call, from 0 again where memory ran out.
+        number, depends on the updates, the calls and the limit alone.
 
         Raises:
             UpdateError: an earlier call was interrupted, or failed.
@@ -124,20 +115,48 @@ class Training:
         """
         chosen = tuple(range(len(self._members)) if members is None else sorted(members))
         self._calls.append((until, chosen))
-        self._within_memory(lambda: self._catch_up(on_step))
+        self._within_memory(self._catch_up)
         return self.bank
 
     def shifts(self, tokens_at_once: int) -> list[float]:
-        """How far each member moves the outputs (`delivery.shifts`); raises as `run`."""
+        """Does a member reach the outputs? Its largest absolute change of a target's log-probability (nats), over its shortest
+        training sequence; a number, as a flag could be set by the very code that forgot to. Raises as `run`.
 
-        def measure() -> list[float]:
-            self._catch_up(None)
-            self._together = min(self._members_at_once, len(self._members))
-            self._beside = min(self._workers, -(-len(self._members) // self._members_at_once))
-            with self._pool.lend(self._beside) as bodies:
-                return shifts(bodies, self._shared, self.bank, self._updates, self._members_at_once, tokens_at_once)
+        With and without the members, beside the policy; both batches have the same shapes, so what changes nothing gives exactly
+        0.0. Costs two forwards of one short sequence a member, through the code by which members answer.
+        """
+        return self._within_memory(lambda: self._shifts(tokens_at_once))
 
-        return self._within_memory(measure)
+    def _shifts(self, tokens_at_once: int) -> list[float]:
+        self._catch_up()
+        # Without its padding, unless nothing else is predicted: that may be most of it.
+        texts = [[s.unpadded if s.unpadded.n_targets else s for s in update.sequences] for update in self._updates]
+        shortest = [min(sequences, key=lambda s: len(s.ids)) for sequences in texts]
+        found = [0.0] * len(self.bank)
+
+        def probe(body: Body, members: range) -> Steps:
+            sequences = [[s] if k in members and k not in self.bank.failed else [] for k, s in enumerate(shortest)]
+            with self._beside_policy(body) as place:
+                without = token_logprobs(body, place, None, sequences, tokens_at_once)  # first: the members stay bound
+                beside = token_logprobs(body, place, self.bank, sequences, tokens_at_once)
+            for k in members:
+                for ours, bare in zip(beside[k], without[k], strict=True):
+                    found[k] = float((torch.tensor(ours.logprobs) - torch.tensor(bare.logprobs)).abs().max())
+            yield
+
+        # On the workers, as whole products on one thread each: these are too small to share one between threads.
+        n, size = len(self.bank), self._members_at_once
+        self._on_workers([range(n)[at : at + size] for at in range(0, n, size)], probe)
+        return found
+
+    def _beside_policy(self, body: Body) -> AdapterContext:
+        return AdapterContext(body.model, self._shared, [target.path for target in self.bank.layout.targets])
+
+    def _on_workers(self, pieces: Sequence[Piece], work: Callable[[Body, Piece], Steps]) -> None:
+        """``work(body, piece)`` for every piece, which is a cohort, on as many threads as there may be."""
+        self._together, self._beside = max(map(len, pieces)), min(self._workers, len(pieces))
+        with self._pool.lend(self._beside) as bodies:
+            on_workers(bodies, pieces, work)
 
     def _within_memory(self, work: Callable[[], Result]) -> Result:
         """``work()``, with fewer members at once and everything from the start where memory runs out."""
@@ -157,34 +176,29 @@ class Training:
             self._limit.lower(self._together, self._beside, reason)
             self._begin()
 
-    def _catch_up(self, on_step: OnStep | None) -> None:
+    def _catch_up(self) -> None:
         """Train what the calls asked for and is not there yet: the last call's part, or, after a new beginning, everything."""
-        while self._calls_made < len(self._calls):
-            until, members = self._calls[self._calls_made]
-            last = self._calls_made == len(self._calls) - 1
-            self._train(until, [self._members[k] for k in members], on_step if last else None)
+        for until, members in self._calls[self._calls_made :]:
+            self._train(until, [self._members[k] for k in members])
             self._calls_made += 1
 
-    def _train(self, until: int | None, chosen: Sequence[Member], on_step: OnStep | None) -> None:
+    def _train(self, until: int | None, chosen: Sequence[Member]) -> None:
         """Up to step ``until``, from where each of them is."""
         for member in chosen:
             steps = member.update.steps
             member.stop = max(member.step, steps if until is None else min(steps, until))
         # Failed ones too, as zero rows: the others' shapes, and so their bits, must not depend on them.
         moving = [member for member in chosen if member.left]
-        progress = _Progress(sum(member.left for member in moving), on_step)
 
         def train(body: Body, chains: Sequence[Sequence[Member]]) -> Steps:
-            cohort = Cohort(body, self.bank, chains, self._init, self._first_layer, self._routed)
-            with AdapterContext(body.model, self._shared, [t.path for t in self.bank.layout.targets]) as place:
+            cohort = Cohort(body, self.bank, chains, self._init, self._first_layer)
+            with self._beside_policy(body) as place:
                 while cohort.active:
-                    yield cohort.step(place)
+                    cohort.step(place)
+                    yield
 
         if moving:
-            planned = cohorts(moving, self._members_at_once)
-            self._together, self._beside = max(map(len, planned)), min(self._workers, len(planned))
-            with self._pool.lend(self._beside) as bodies:
-                on_workers(bodies, planned, train, progress.add)
+            self._on_workers(cohorts(moving, self._members_at_once), train)
 
 
 def _empty_bank(layout: Layout, updates: Sequence[Update], device: torch.device) -> Bank:
@@ -228,16 +242,3 @@ def cohorts(members: Sequence[Member], members_at_once: int) -> list[list[list[M
         out.append(sorted(chains, key=lambda chain: -sum(m.left for m in chain)))
         waiting = later
     return out
-
-
-class _Progress:
-    """Optimiser steps counted over all cohorts."""
-
-    def __init__(self, total: int, on_step: OnStep | None) -> None:
-        self._total, self._on_step, self._done, self._lock = total, on_step, 0, Lock()
-
-    def add(self, steps: int) -> None:
-        with self._lock:
-            self._done += steps
-            if self._on_step is not None:
-                self._on_step(self._done, self._total)

@@ -20,9 +20,7 @@ class Perplexity:
         try:
             self.ids = engine.encode_prompt(Path(name).read_text(encoding="utf-8"))[: engine.window]
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"reward.validation_text: {name} can't be read ({error}); give a UTF-8 text file"
-            ) from None
+            raise SettingsError(f"reward.validation_text: {name} can't be read ({error}); give a UTF-8 text file") from None
         if len(self.ids) < 2:
             raise SettingsError(f"reward.validation_text: {name} has fewer than two tokens")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,8 +13,6 @@ from ...config import Settings, TaskSettings, sub_seed
 from ...errors import SettingsError
 from ...plugins import find
 from ...types import Probe, Task
-from ..files import CHANGED
-from ..places import Place
 
 
 class TaskSource(Protocol):
@@ -51,90 +48,70 @@ def texts_digest(task: Task) -> bytes:
     return hashlib.sha256(said.encode()).digest()[:16]
 
 
-class StoredSource(ABC):
-    """Tasks that lie on the disk: ids and hashes are in memory, what a draw asks for is read when it is asked for.
+class StoredSource:
+    """The tasks of a user's file or folder, all in memory: a file that changes while a run uses it changes nothing.
 
     Documents are split whole, by a hash of their names: test, then ladder-development, then development, the rest training.
     """
 
     def __init__(
-        self, settings: TaskSettings, seed: int, documents: Mapping[str, Sequence[str]], digests: dict[str, bytes]
+        self,
+        settings: TaskSettings,
+        seed: int,
+        files: Mapping[str, Sequence[Task]],
+        documents: Mapping[str, Sequence[Task]],
     ) -> None:
-        """``documents``: the tasks' ids by document. Where every task is its own, its id is the name.
-
-        ``digests``: each task's `texts_digest`, in the order of reading.
-        """
-        self.settings = settings
-        self.path = Path(settings.source)
-        self._digests = digests
+        """``files``: the tasks by the file that holds them. ``documents``: the same tasks by the name of what is split whole."""
+        self.settings, self._files = settings, files
         names = iter(sorted(documents, key=lambda name: hashlib.sha256(name.encode()).hexdigest()))
 
-        def take(n: int) -> list[str]:
+        def take(n: int) -> list[Task]:
             """The first ``n`` tasks of the next documents; what is left of the last one is not used."""
-            ids: list[str] = []
-            while len(ids) < n and (name := next(names, None)) is not None:
-                ids.extend(documents[name])
-            return ids[:n]
+            tasks: list[Task] = []
+            while len(tasks) < n and (name := next(names, None)) is not None:
+                tasks.extend(documents[name])
+            return tasks[:n]
 
-        self._train: list[str] = []
+        self._train: list[Task] = []
         self._evaluation = take(settings.evaluation)
         if settings.split == "all":  # nothing is trained; what is left over serves as anchors for KL
             self._dev = take(settings.dev)
             if len(self._evaluation) < settings.evaluation:
                 raise SettingsError(
-                    f"{self.path}: {len(self._evaluation)} task(s), but {settings.evaluation} are to be tested; lower that number"
+                    f"{settings.source}: {len(self._evaluation)} task(s), but {settings.evaluation} are to be tested; "
+                    "lower that number"
                 )
             return
         ladder = take(settings.evaluation)
         self._evaluation = self._evaluation if settings.split == "test" else ladder
         self._dev = take(settings.dev)
-        self._train = [task_id for name in names for task_id in documents[name]]
+        self._train = [task for name in names for task in documents[name]]
         if not self._train:
             n, n_documents = sum(map(len, documents.values())), len(documents)
             whole = f" in {n_documents} document(s), none of which is divided" if n_documents < n else ""
             raise SettingsError(
-                f"{self.path}: {n} task(s){whole}, but {settings.evaluation} for test, as many for a ladder on development, "
-                f"{settings.dev} for development and at least 1 for training are needed; "
+                f"{settings.source}: {n} task(s){whole}, but {settings.evaluation} for test, as many for a ladder on "
+                f"development, {settings.dev} for development and at least 1 for training are needed; "
                 "lower tasks.evaluation and tasks.dev, or bring more"
             )
         random.Random(sub_seed(seed, "tasks")).shuffle(self._train)
 
-    @abstractmethod
-    def _stored(self, wanted: Collection[str]) -> Iterator[Task]:
-        """The tasks with these ids, in any order, others among them; TaskFileError where the files have changed."""
-
-    @abstractmethod
-    def _file(self, task_id: str) -> Path:
-        """The file that a task lies in."""
-
     def sha256s(self) -> dict[str, str]:
         """Hashes of all tasks that were read, in their order, by file."""
-        digests: dict[str, bytearray] = {}
-        for task_id, digest in self._digests.items():
-            digests.setdefault(str(self._file(task_id)), bytearray()).extend(digest)
-        return {file: hashlib.sha256(found).hexdigest() for file, found in digests.items()}
-
-    def _read(self, ids: Sequence[str]) -> list[Task]:
-        wanted = dict.fromkeys(ids)
-        found = {task.id: task for task in self._stored(wanted.keys()) if task.id in wanted}
-        if other := next((i for i, task in found.items() if texts_digest(task) != self._digests[i]), ""):
-            Place(self._file(other)).fail(f"the task {other!r} is not what it was", CHANGED)
-        if missing := next((task_id for task_id in wanted if task_id not in found), ""):
-            Place(self.path).fail(f"the task {missing!r} is not there any more", CHANGED)
-        return [found[task_id] for task_id in wanted]
+        return {file: hashlib.sha256(b"".join(map(texts_digest, tasks))).hexdigest() for file, tasks in self._files.items()}
 
     def draw(self, round: int) -> list[Task]:
         """The next ``per_round`` training tasks, from the start again when all were drawn."""
         first, n = (round - 1) * self.settings.per_round, len(self._train)
-        return self._read([self._train[(first + i) % n] for i in range(min(self.settings.per_round, n))])
+        return [self._train[(first + i) % n] for i in range(min(self.settings.per_round, n))]
 
     def dev(self) -> list[Task]:
         """Development tasks, the same in every round."""
-        return self._read(self._dev)
+        return list(self._dev)
 
     def evaluation(self) -> list[Task]:
         """The ladder's held-out tasks."""
-        return self._read(self._evaluation)
+        return list(self._evaluation)
 
     def known(self, n: int) -> list[Probe]:
         """Files say nothing about what a model knows by heart."""

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ...config import TaskSettings
-from ...types import Task
-from ..files import placed_tasks, read_tasks, tasks_at
-from ..places import Place
-from .base import StoredSource, texts_digest
+from ..files import read_tasks
+from .base import StoredSource
 
 
 class File(StoredSource):
-    """A file of tasks: SQuAD v1 JSON, flat JSON or JSONL (`read_tasks`).
-
-    Of JSONL the places of the lines are kept, so that a draw reads its own tasks only.
-    """
+    """A file of tasks: SQuAD v1 JSON, flat JSON or JSONL (`read_tasks`)."""
 
     def __init__(self, settings: TaskSettings, seed: int) -> None:
-        self._places: dict[str, Place] = {}
-        digests: dict[str, bytes] = {}
-        for place, task in placed_tasks(settings.source):
-            self._places[task.id], digests[task.id] = place, texts_digest(task)
-        super().__init__(settings, seed, {task_id: (task_id,) for task_id in self._places}, digests)
-
-    def _file(self, task_id: str) -> Path:
-        return self.path
-
-    def _stored(self, wanted: Collection[str]) -> Iterator[Task]:
-        places = {task_id: self._places[task_id] for task_id in wanted}
-        if all(place.offset is not None for place in places.values()):
-            return tasks_at(self.path, places)
-        return read_tasks(self.path)
+        tasks = list(read_tasks(settings.source))
+        super().__init__(settings, seed, {str(Path(settings.source)): tasks}, {task.id: [task] for task in tasks})

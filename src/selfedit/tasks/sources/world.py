@@ -8,7 +8,7 @@ import random
 from ...config import TaskSettings, sub_seed
 from ...types import Probe, Task
 from ..world.lexicon import Split
-from ..world.story import Story, closed_book_stories, draw_probes, draw_story, passage, question
+from ..world.story import closed_book_stories, draw_probes, draw_story, passage, question
 from ..world.writing import perfect_edit
 from .base import texts_digest
 
@@ -32,14 +32,10 @@ def draw_tasks(split: Split, families: tuple[str, ...], n: int, seed: int, probe
     return tasks
 
 
-def _known_probe(rng: random.Random, story: Story) -> Probe:
-    return question(rng, "direct", rng.choice(story.facts))
-
-
 def known_probes(n: int, seed: int = 0) -> list[Probe]:
     """``n`` direct questions about what the base was pretrained to know by heart."""
-    rng = random.Random(f"known/{seed}")
-    return [_known_probe(rng, rng.choice(closed_book_stories())) for _ in range(n)]
+    rng, stories = random.Random(f"known/{seed}"), closed_book_stories()
+    return [question(rng, "direct", rng.choice(rng.choice(stories).facts)) for _ in range(n)]
 
 
 class World:

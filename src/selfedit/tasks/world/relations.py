@@ -38,13 +38,6 @@ def relations_of(kind: str) -> tuple[Relation, ...]:
     """Every relation that entities of ``kind`` have."""
     rows = read_asset("relations.toml")[kind].items()
     return tuple(
-        Relation(
-            kind, noun, row["value"], *(tuple(row.get(name, ())) for name in ("prose", "ask", "reword", "reverse"))
-        )
+        Relation(kind, noun, row["value"], *(tuple(row.get(name, ())) for name in ("prose", "ask", "reword", "reverse")))
         for noun, row in rows
     )
-
-
-def all_relations() -> tuple[Relation, ...]:
-    """The relations of every kind of entity."""
-    return tuple(relation for kind in IDENTIFYING for relation in relations_of(kind))
