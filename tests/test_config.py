@@ -75,11 +75,32 @@ def test_a_toml_file_is_read_and_its_mistakes_are_named(tmp_path):
     file.write_text("rounds = ")
     with pytest.raises(SettingsError, match="not TOML"):
         load_settings(file)
-    file.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match="not TOML"):
-        load_settings(file)
     with pytest.raises(SettingsError, match="can't be read"):
         load_settings(tmp_path / "absent.toml")
+
+
+TOML = 'preset = "demo"  # café\nrounds = 3\n[tasks]\nper_round = 5\n'
+
+
+@pytest.mark.parametrize("raw", ["\ufeff" + TOML, TOML.replace("\n", "\r\n"), "\ufeff" + TOML.replace("\n", "\r\n")])
+def test_a_toml_file_of_an_editor_on_windows_is_read(tmp_path, raw):
+    (tmp_path / "run.toml").write_bytes(raw.encode())
+    settings = load_settings(tmp_path / "run.toml")
+    assert (settings.rounds, settings.tasks.per_round) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (TOML.encode("utf-16"), "the file is UTF-16 or binary; save it as UTF-8"),
+        (TOML.encode("utf-16-le"), "the file is UTF-16 or binary; save it as UTF-8"),
+        (b"rounds = 3\n" + TOML.encode("latin-1"), r"line 2 is not UTF-8 \(byte 0xe9\); save the file as UTF-8"),
+    ],
+)
+def test_a_toml_file_in_another_encoding_is_told_to_be_so(tmp_path, raw, told):
+    (tmp_path / "run.toml").write_bytes(raw)
+    with pytest.raises(SettingsError, match=rf"run\.toml: {told}"):
+        load_settings(tmp_path / "run.toml")
 
 
 def test_the_hash_and_the_difference_see_every_field():

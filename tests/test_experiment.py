@@ -302,7 +302,7 @@ def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_s
     model = {k: v for k, v in fields["model"].items() if k not in ("members_at_once", "memory_gib", "dtype")}
     settings = make_settings(fields | {"model": model, "ladder": {"rungs": ["no_edit"]}})
     events = []
-    monkeypatch.setattr(capacity, "usable_bytes", lambda device: 5 << 20)  # 5 MiB: less than eight members
+    monkeypatch.setattr(capacity, "usable_bytes", lambda device: 2 << 20)  # 2 MiB: less than eight members
     monkeypatch.setattr(loading, "has_bf16_units", lambda device: True)
     monkeypatch.setattr(machine, "speed_of_bf16", lambda settings, members: 1.42)
 
@@ -315,7 +315,7 @@ def test_what_is_auto_is_resolved_once_and_a_resumed_run_takes_it_from_its_own_s
         run_experiment(settings, tmp_path / "run", stop)
     resolved = load_settings(tmp_path / "run" / "config.toml")
     assert 1 <= resolved.model.members_at_once < 8
-    assert resolved.model.memory_gib == 0.0048
+    assert resolved.model.memory_gib == 0.0019
     assert not {"auto"} & {getattr(resolved.model, name) for name in MACHINE_FIELDS}
     monkeypatch.setattr(capacity, "usable_bytes", lambda device: 64 << 30)
     monkeypatch.setattr(machine, "speed_of_bf16", None)
@@ -340,6 +340,7 @@ def test_the_same_command_has_the_same_settings_whatever_memory_others_have_take
         resolved.append(resolve(settings)[0])
         on_gpu = settings.on_machine(device="cuda:0")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         resolved.append(resolve(on_gpu)[0].on_machine(device="cpu"))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with nullcontext() if free >= memory.GIB else pytest.warns(UserWarning, match="close other programs.*0.00098 GiB"):
@@ -473,7 +474,7 @@ def test_what_cannot_be_read_at_all_is_an_error_before_a_run(wrong, odd_model, f
             config.pop("auto_map")
         settings["trust_remote_code"] = False
         file.write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"no such directory|can't be loaded as a causal|matches 'c_attn'"):
+    with pytest.raises(ModelError, match=r"no such directory|(no|as a) causal language model|matches 'c_attn'"):
         run_experiment(make_settings({"model": settings}), tmp_path / "run")
     assert not (tmp_path / "run" / "config.toml").exists()
 

@@ -21,7 +21,7 @@ from selfedit.edits.parsing.pairs import question_and_answer, says
 from selfedit.errors import ModelError, RunError, TaskFileError
 from selfedit.evaluation.experiment import run_experiment
 from selfedit.evaluation.machine import load_engine
-from selfedit.own_probes import probes_in, with_probes
+from selfedit.own_probes import answered_in, probes_in, with_probes
 from selfedit.parts import Parts
 from selfedit.policies.language_model import LanguageModel
 from selfedit.run import OnEvent, ignore_event, open_run
@@ -79,22 +79,51 @@ def written(*texts: str, prompt: str = "Write:", finished: bool = True) -> Edit:
 def test_probes_are_distinct_few_short_and_whole() -> None:
     pairs = [f"Question: Who is {name}? Answer: {name}, no {n}" for n, name in enumerate("ABCDE")]
     text = "\n".join([pairs[0], "Ann is here.", pairs[0].upper().replace("QUESTION", "Question"), *pairs])
-    probes, reason = probes_in(written(text), 3, lambda probe: probe.answer != "B, no 1")
+    probes, reason, refused = probes_in(written(text), 3, lambda probe: "odd" * (probe.answer == "B, no 1"))
     assert [probe.question for probe in probes] == ["Who is A?", "Who is C?", "Who is D?"]
+    assert refused == {"odd": 1, "asked before": 2, "more than tasks.probes_per_passage": 1}
     assert {probe.kind for probe in probes} == {OWN}
     assert not reason
-    assert probes_in(written(pairs[0], pairs[1], finished=False), 3, lambda _: True)[0] == ()  # each is a last line
+    assert probes_in(written(pairs[0], pairs[1], finished=False), 3, lambda _: "")[0] == ()  # each is a last line
     cut = written("\n".join(pairs[:2]), pairs[2], finished=False)
-    assert [p.answer for p in probes_in(cut, 3, lambda _: True)[0]] == ["A, no 0"]
+    assert [p.answer for p in probes_in(cut, 3, lambda _: "")[0]] == ["A, no 0"]
     unlabelled = written(" Who is A?\nAnswer: A", prompt="...\nQuestion:")
-    assert probes_in(unlabelled, 3, lambda _: True)[0] == (Probe("Who is A?", "A", OWN),)
+    assert probes_in(unlabelled, 3, lambda _: "")[0] == (Probe("Who is A?", "A", OWN),)
     twice = written(" **Question 1:** Who is A?\nAnswer: A", prompt="...\nQuestion:")
-    assert probes_in(twice, 3, lambda _: True)[0] == (Probe("Who is A?", "A", OWN),)
+    assert probes_in(twice, 3, lambda _: "")[0] == (Probe("Who is A?", "A", OWN),)
 
 
 def test_why_there_is_no_probe_is_said() -> None:
-    assert probes_in(written("Nothing."), 3, lambda _: True) == ((), "no line is a question with its answer")
-    assert "too long" in probes_in(written("Question: Who? Answer: A"), 3, lambda _: False)[1]
+    assert probes_in(written("Nothing."), 3, lambda _: "") == ((), "no line is a question with its answer", {})
+    assert probes_in(written("Question: Who? Answer: A"), 3, lambda _: "too long").reason == "too long"
+
+
+PASSAGE = "The mill of Harrowby was built in 1742 by Tobias Lund, a carpenter. It ground rye for nine villages."
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "passage", "stands"),
+    [
+        ("Who built it?", "Tobias Lund", PASSAGE, True),
+        ("Who built it?", "the Carpenters", PASSAGE, True),
+        ("Who built the mill?", "It was Lund, Tobias, who built the mill.", PASSAGE, True),
+        ("When?", "in １７４２", PASSAGE, True),
+        ("Who?", "Queen Victoria", PASSAGE, False),
+        ("Who built it?", "Tobias Victoria", PASSAGE, False),
+        ("How many moons has the mill?", "412", PASSAGE, False),
+        ("When?", "174", PASSAGE, False),
+        ("What?", "ill", PASSAGE, False),
+        ("What is the capital of the mill?", "The capital of the mill is Atlantis", PASSAGE, False),
+        ("Is it the mill of Harrowby?", "The mill of Harrowby", PASSAGE, False),  # the question says it
+        ("Is it a mill?", "Yes", PASSAGE, False),
+        ("谁建的？", "托比亚斯", "磨坊由托比亚斯建于1742年。", True),
+        ("谁建的？", "维多利亚", "磨坊由托比亚斯建于1742年。", False),
+        ("Кто?", "Тобиас", "Мельницу построил Тобиас.", True),
+        ("Who?", "", PASSAGE, False),
+    ],
+)
+def test_an_answer_stands_in_the_passage_word_by_word(question: str, answer: str, passage: str, stands: bool) -> None:
+    assert answered_in(passage, Probe(question, answer)) == stands
 
 
 # Held out
@@ -146,7 +175,8 @@ def own_fields(tiny_qwen2: str, folder: Path) -> dict[str, Any]:
     }
 
 
-PAIRS = " Who says {n}?\nAnswer: number {n}\nQuestion: What is {n}?\nAnswer: a passage"
+PAIRS = " What says something?\nAnswer: passage {n}\nQuestion: What is {n}?\nAnswer: a passage"
+NONSENSE = "Question: Who wrote {n}?\nAnswer: Queen Victoria\nQuestion: How many moons has {n}?\nAnswer: 412"
 
 
 @pytest.fixture
@@ -192,7 +222,7 @@ def test_a_folder_runs_through_every_stage_on_the_bases_own_probes(
         answered = db.execute("select question, gold from answers").fetchall()
     assert answered
     assert all(
-        re.fullmatch(r"(Who says|What is) \d-\d\?", q) and gold in ("a passage", f"number {q[9:12]}") for q, gold in answered
+        re.fullmatch(r"What (says something|is \d-\d)\?", q) and re.fullmatch(r"a passage|passage \d-\d", g) for q, g in answered
     )
 
 
@@ -235,14 +265,50 @@ def test_passages_without_a_probe_are_left_out_with_a_warning(
     whole = asked(own_fields, tmp_path / "whole", lambda kind, data: told.append((kind, data)))
     assert "warning" not in [kind for kind, _ in told]
     first, second, _ = base["asked"][:3]
-    base[first], base[second] = "No pairs at all.", "Question: Who? Answer: " + "long " * 20
+    base[first], base[second] = "No pairs at all.", f"Question: Who? Answer: {'Passage ' * 20}"
     fewer = asked(own_fields, tmp_path / "fewer", lambda kind, data: told.append((kind, data)))
-    (warning,) = [data for kind, data in told if kind == "warning"]
+    share, warning = [data for kind, data in told if kind == "warning"]
+    assert share["text"] == (
+        "evaluation: The base wrote 3 question(s) with answers about 3 passage(s). The answers to 3 (100%) stand in the passage, "
+        "and 2 are asked (not asked: its questions or answers are too long: 1)."
+    )
     assert "2 of 3 passages (evaluation) got no usable probe" in warning["text"]
     assert "no line is a question with its answer: 1" in warning["text"]
     assert "too long: 1" in warning["text"]
     assert warning["tasks"] == [task.id for task in whole[0][:2]]
     assert fewer == [whole[0][2:], *whole[1:]]
+
+
+def test_pairs_about_what_the_passage_does_not_say_are_refused_and_their_share_is_told(
+    own_fields: dict[str, Any], base: dict[str, Any], tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    def listen(kind: str, data: dict[str, Any]) -> None:
+        told.extend([data["text"]] if kind == "warning" else [])
+
+    for n in ("0-0", "0-1", "1-0", "1-1"):
+        base[n] = NONSENSE + "\nQuestion:" + PAIRS
+    with open_run(tmp_path / "run", make_settings(own_fields), listen) as run:
+        engine = load_engine(run.settings)
+        source = with_probes(open_source(run.settings), Parts.of(run, engine, engine, str))
+        tasks = [*source.evaluation(), *source.dev(), *(task for round in range(1, 9) for task in source.draw(round))]
+        (note,) = getattr(source, "notes", ())
+    assert {probe.question for task in tasks for probe in task.probes} == {"What says something?"} | {
+        f"What is {task.text[8:11]}?" for task in tasks
+    }
+    assert re.search(
+        r"wrote (\d+) question.* The answers to (\d+) \(\d+%\) stand in the passage, and \2 are asked \(not asked: "
+        r"its answers do not stand in the passage: \d\)",
+        note,
+    )
+    n = int(re.search(r"wrote (\d+)", note)[1])  # type: ignore[index]
+    assert n == 2 * len({task.id for task in tasks}) + int(note.rstrip(").")[-1])
+    base |= {f"{i}-{j}": NONSENSE for i in range(10) for j in range(2)}
+    with pytest.raises(
+        ModelError, match=r"3 of 3 passages \(evaluation\) got no usable probe \(its answers do not stand in the pa"
+    ):
+        asked(own_fields, tmp_path / "nonsense")
 
 
 def test_a_base_that_writes_no_pair_is_named_with_what_to_do(own_fields: dict[str, Any], tmp_path: Path) -> None:
@@ -271,9 +337,9 @@ def test_documents_that_changed_since_a_run_began_are_refused(
 
 
 def test_an_answer_longer_than_the_window_is_named(own_fields: dict[str, Any], tmp_path: Path) -> None:
-    rows = [{"id": f"t{n}", "context": "C.", "probes": [{"question": "Who?", "answer": "x" * 800}]} for n in range(12)]
+    rows = [{"id": f"t{n}", "context": f"C {n}.", "probes": [{"question": "Who?", "answer": "x" * 800}]} for n in range(12)]
     source = tmp_path / "tasks.jsonl"
     source.write_text("\n".join(map(json.dumps, rows)))
     settings = make_settings(own_fields | {"tasks": own_fields["tasks"] | {"source": str(source)}})
-    with pytest.raises(TaskFileError, match=r"the task 't\d+': the answer to 'Who\?' is 80\d tokens long.* of 700; shorten"):
+    with pytest.raises(TaskFileError, match=r"the task 't\d+': the answer is 80\d tokens long.* of 700 .*'Who\?'\); shorten"):
         run_experiment(settings, tmp_path / "run")

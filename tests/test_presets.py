@@ -13,7 +13,8 @@ from selfedit.engine.training.cohort import Cohort
 from selfedit.errors import SettingsError
 from selfedit.evaluation.experiment import dry_run, run_experiment
 from selfedit.evaluation.machine import Machine, load_engine
-from selfedit.evaluation.planning import made_up_updates, measured_seconds, plan
+from selfedit.evaluation.planning import made_up_updates, plan
+from selfedit.evaluation.timing import measured_seconds
 from selfedit.inner import Trial
 from selfedit.rewards.examiner import Examiner
 from selfedit.tasks.sources.base import open_source
@@ -132,7 +133,8 @@ def test_a_plan_counts_epochs_and_padding(recipes):
     settings = make_settings(recipes["paper"])
     (one,) = made_up_updates(settings, _Eos(), 1, 1)
     assert [len(sequence.ids) for sequence in one.sequences] == [40]
-    assert measured_seconds(settings, load_engine(settings)) > 0
+    engine = load_engine(settings)
+    assert measured_seconds(settings, plan(settings), engine, engine, open_source(settings).draw(1)[:1]) > 0
     assert dry_run(settings)["memory"]["step_tokens"] == 40
     wide = make_settings(recipes["paper"] | {"inner": recipes["paper"]["inner"] | {"pad_to": 10**6}})
     window = load_engine(wide).window

@@ -62,6 +62,10 @@ CHANGES: dict[str, Callable[[list[dict[str, Any]]], object]] = {
     "a line added": lambda rows: rows.append(rows[0] | {"id": "new", "context": "A new passage."}),
     "a line taken out": lambda rows: rows.pop(4),
     "all lines but two taken out": lambda rows: rows.__delitem__(slice(2, None)),
+    "a row of a passage added": lambda rows: rows.append({"context": rows[4]["context"], "question": "What now?", "answer": 1}),
+    "an unanswered question answered": lambda rows: rows[4]["probes"].append({"question": "Why?", "answer": "so"}),
+    "an edit": lambda rows: rows[4].update(edit="- another"),
+    "an id": lambda rows: rows[4].update(id="another"),
     "the order": lambda rows: rows.reverse(),
     "nothing left": lambda rows: rows.clear(),
 }
@@ -150,6 +154,22 @@ def test_other_forms_of_files_are_remembered_too(form: str, fields: dict[str, An
         run_experiment(settings, tmp_path / "run")
 
 
+def test_what_is_left_out_of_a_file_is_said_when_a_run_begins(fields: dict[str, Any], tasks_file: Path, tmp_path: Path) -> None:
+    edited(tasks_file, lambda rows: rows[4]["probes"].append({"question": "Why?", "answers": []}))
+    told: list[str] = []
+
+    def listen(kind: str, data: dict[str, Any]) -> None:
+        if kind == "warning":
+            told.append(data["text"])
+        if kind == "passage":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(settings_for(fields, tasks_file), tmp_path / "run", listen)
+    assert "1 question(s) without an answer" in told[0]
+    assert f"(the first: {tasks_file}, line 5)" in told[0]
+
+
 def test_of_a_folder_the_files_are_named(fields: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "notes"
     folder.mkdir()
@@ -162,8 +182,8 @@ def test_of_a_folder_the_files_are_named(fields: dict[str, Any], tmp_path: Path)
     with pytest.raises(RunError, match=r"1\.md \(changed\), \S*2\.md \(missing\), \S*99\.md \(new\) as it was"):
         run_experiment(settings, tmp_path / "run")
     for path in folder.iterdir():
-        path.write_text("Another note.")
-    with pytest.raises(RunError, match=r"restore .*notes as it was .* the passage that begins here is there already"):
+        path.write_text("")
+    with pytest.raises(RunError, match=r"restore .*notes as it was .*text"):
         run_experiment(settings, tmp_path / "run")
 
 

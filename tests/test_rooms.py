@@ -13,7 +13,7 @@ from tools.settings_reference import leaves
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "selfedit"
-MOST_LINES, MOST_SETTINGS = 400, 100
+MOST_LINES, MOST_SETTINGS = 400, 101
 FILES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
@@ -73,13 +73,15 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 # Lowest first; a room imports only from those before it. Where rooms share a line, they may not import each other either.
 ORDER = (
-    ("errors", "stats"),
+    ("errors", "stats", "characters"),
+    ("disk",),
     ("types",),
     ("plugins",),
-    ("templates",),
+    ("templates", "thoughts"),
     ("config",),
     ("tasks",),
     ("edits", "engine"),
+    ("models",),
 )
 
 

@@ -19,8 +19,8 @@ FILE = ROOT / "docs" / "architecture.svg"
 
 # The rooms of the package, lowest first: a module imports only from its own room and from rooms before it.
 ROOMS = (
-    "errors types stats plugins templates config",
-    "tasks edits engine run policies writer rewards",
+    "errors disk types stats characters plugins templates thoughts config",
+    "tasks edits engine models run policies writer rewards",
     "inner parts algorithms guards own_probes store loop",
     "rows summary report evaluation cli",
 )

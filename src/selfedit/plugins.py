@@ -55,7 +55,7 @@ GROUPS: dict[str, Group] = {
             "kinds of self-edits: the change that an edit makes",
             True,
         ),
-        Group("tasks", "tasks.sources", ("draw", "dev", "evaluation", "known"), "sources of contexts with their probes"),
+        Group("tasks", "tasks.sources", ("draw", "dev", "evaluation", "known"), "sources of contexts with their probes", True),
         Group("policies", "policies", ("propose",), "what writes self-edits"),
         Group("rewards", "rewards.terms", ("value",), "terms of a reward, beside the metrics"),
         Group("metrics", "rewards.metrics", ("grade",), "what calls an answer right", True),

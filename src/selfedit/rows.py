@@ -52,6 +52,9 @@ class RungRow(LadderRow):
 
     lines_held_out: int = Field(0, description="lines of edits not trained on because they repeat a probe's question")
     reward: float | None = Field(description="mean reward of the graded tasks; null where none could be graded")
+    logprob: float | None = Field(
+        None, description="the right answers' log-likelihood in nats per token, mean over graded tasks; null without any"
+    )
 
 
 class PooledRungRow(LadderRow):

@@ -7,14 +7,13 @@ redone. Everything a chunk depends on is decided by the settings and earlier chu
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 import secrets
 import shutil
 import sqlite3
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,36 +21,40 @@ from typing import IO, Any
 
 import tomli_w
 
-from .config import MACHINE_FIELDS, PLANNING_FIELDS, REACHING_FIELDS, ModelSettings, Settings, differing_fields, merged
+from .config import MACHINE_FIELDS, PLANNING_FIELDS, REACHING_FIELDS, ModelSettings, Settings, differing_fields, merged, read_toml
+from .disk import KEPT, disk_error, file_system, has_no_room, why_not
 from .errors import DiskError, RunError
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 # Settings -> the same with nothing left to this machine to decide, and why it was decided so, in words.
 Resolve = Callable[[Settings], tuple[Settings, str]]
 
-_SCHEMA = """
+
+def _fields(row: str, *names: str) -> str:
+    """Columns of a view. Not by SQLite's arrows: they came with 3.38, and systems have older ones."""
+    return ", ".join(f"json_extract({row}, '$.{name}') as \"{name}\"" for name in names)
+
+
+_EDIT = ("task_id", "index", "form", "context_sha256", "prompt", "text", "policy_hash", "seed")
+_OUTCOME = ("edit_id", "seed", "status", "reason", "reward", "gain", "trained_tokens", "adapter_sha256")
+_ANSWER = ("question", "gold", "text", "correct", "logprob", "kind", "problem")
+_SCHEMA = f"""
 create table if not exists chunks (
     seq integer primary key, key text not null unique, stage text not null, round integer, data text not null
 );
 create table if not exists timing (key text primary key, seconds real not null);
 create table if not exists meta (name text primary key, value text not null);
 create view if not exists edits as
-    select c.round, e.value ->> 'task_id' as task_id, e.value ->> 'index' as "index", e.value ->> 'form' as form,
-           e.value ->> 'context_sha256' as context_sha256, e.value ->> 'prompt' as prompt, e.value ->> 'text' as text,
-           e.value ->> 'policy_hash' as policy_hash, e.value ->> 'seed' as seed
+    select c.round, {_fields("e.value", *_EDIT)}
     from chunks c, json_each(c.data, '$.edits') e where c.stage = 'propose';
 create view if not exists outcomes as
-    select c.round, c.stage, o.value ->> 'edit_id' as edit_id, o.value ->> 'seed' as seed, o.value ->> 'status' as status,
-           o.value ->> 'reason' as reason, o.value ->> 'reward' as reward, o.value ->> 'gain' as gain,
-           o.value ->> 'trained_tokens' as trained_tokens, o.value ->> 'adapter_sha256' as adapter_sha256
+    select c.round, c.stage, {_fields("o.value", *_OUTCOME)}
     from chunks c, json_each(c.data, '$.outcomes') o;
 create view if not exists answers as
-    select c.round, c.stage, o.value ->> 'edit_id' as edit_id, a.value ->> 'question' as question,
-           a.value ->> 'gold' as gold, a.value ->> 'text' as text, a.value ->> 'correct' as correct,
-           a.value ->> 'logprob' as logprob, a.value ->> 'kind' as kind, a.value ->> 'problem' as problem
+    select c.round, c.stage, {_fields("o.value", "edit_id")}, {_fields("a.value", *_ANSWER)}
     from chunks c, json_each(c.data, '$.outcomes') o, json_each(o.value, '$.answers') a;
 create view if not exists decisions as
-    select c.round, c.data ->> 'verdict' as verdict, c.data ->> 'reasons' as reasons, c.data ->> 'guards' as guards
+    select c.round, {_fields("c.data", "verdict", "reasons", "guards")}
     from chunks c where c.stage = 'settle';
 """
 
@@ -68,18 +71,22 @@ class Run:
         self.settings = settings
         self.emit_to = on_event
         self._lock = lock
-        self._db = sqlite3.connect(directory / "journal.db", isolation_level=None)
-        self._db.execute("pragma journal_mode = wal")
-        self._db.execute("pragma synchronous = full")
-        self._db.executescript(_SCHEMA)
+        self._file = directory / "journal.db"
+        self._db = _opened(self._file)
 
     def emit(self, kind: str, **data: Any) -> None:
         """Tell whoever watches."""
         self.emit_to(kind, data)
 
+    def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise disk_error(self._file, error) from error
+
     def done(self, key: str) -> dict[str, Any] | None:
         """A committed chunk's data, or None."""
-        row = self._db.execute("select data from chunks where key = ?", (key,)).fetchone()
+        row = self._execute("select data from chunks where key = ?", key).fetchone()
         return None if row is None else json.loads(row[0])
 
     def once(self, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -100,12 +107,14 @@ class Run:
         in_round = int(number) if name in ("round", "look") and number.isdigit() else None
         row, seconds = (key, stage, in_round, data), round(time.perf_counter() - began, 3)
         try:
-            with self._db:  # commits, or rolls back
-                self._db.execute("begin immediate")
-                self._db.execute("insert into chunks (key, stage, round, data) values (?, ?, ?, ?)", row)
-                self._db.execute("insert or replace into timing values (?, ?)", (key, seconds))
-        except sqlite3.OperationalError as error:
-            raise DiskError(f"{self.directory}: {key} can't be committed ({error}); free some space and run again") from None
+            self._execute("begin immediate")
+            self._execute("insert into chunks (key, stage, round, data) values (?, ?, ?, ?)", *row)
+            self._execute("insert or replace into timing values (?, ?)", key, seconds)
+            self._execute("commit")
+        except DiskError:
+            with suppress(sqlite3.Error):  # on a full disk SQLite has rolled back already
+                self._db.execute("rollback")
+            raise
         # What was just computed and what a resumed run reads must be the same object (tuples become lists, keys strings).
         result: dict[str, Any] = json.loads(data)
         return result
@@ -113,22 +122,22 @@ class Run:
     @property
     def id(self) -> str:
         """A name that this run alone has, wherever its directory is: what is spent on it is counted by it."""
-        self._db.execute("insert or ignore into meta values ('id', ?)", (secrets.token_hex(8),))
-        return str(self._db.execute("select value from meta where name = 'id'").fetchone()[0])
+        self._execute("insert or ignore into meta values ('id', ?)", secrets.token_hex(8))
+        return str(self._execute("select value from meta where name = 'id'").fetchone()[0])
 
     @property
     def why(self) -> str:
         """Why "auto" became what it is in this run's settings."""
-        row = self._db.execute("select value from meta where name = 'why'").fetchone()
+        row = self._execute("select value from meta where name = 'why'").fetchone()
         return "" if row is None else str(row[0])
 
     @why.setter
     def why(self, text: str) -> None:
-        self._db.execute("insert or replace into meta values ('why', ?)", (text,))
+        self._execute("insert or replace into meta values ('why', ?)", text)
 
     def seconds(self) -> dict[str, float]:
         """Wall clock by chunk."""
-        return dict(self._db.execute("select key, seconds from timing order by key").fetchall())
+        return dict(self._execute("select key, seconds from timing order by key").fetchall())
 
     def close(self) -> None:
         """Close the journal and let go of the lock."""
@@ -147,31 +156,80 @@ def open_run(
     Raises `RunError` if another process has it or it holds other settings (naming the fields), `DiskError` if it can't be
     written.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("w")
-    except OSError as error:
-        raise DiskError(f"{directory}: can't be written ({error.strerror}); choose another --out") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(f"{directory}: another process is running it; wait for it, or choose another --out") from None
-        try:
-            run = Run(directory, settings, on_event, lock)
-        except sqlite3.Error as error:
-            raise RunError(f"{directory}/journal.db: {error}; move it away to start the run from the beginning") from None
+    with _locked(directory) as lock:
+        run = Run(directory, settings, on_event, lock)
         try:
             _settle(run, resolve)
             yield run
         except OSError as error:
             if isinstance(error, DiskError) or error.errno is None:
                 raise
-            raise DiskError(
-                f"{directory}: {error.strerror}; what was committed is kept; run the same command again to continue"
-            ) from error
+            if has_no_room(why_not(directory, error)):
+                raise disk_error(directory, error) from error
+            raise DiskError(f"{error.filename or directory}: {error.strerror}; {KEPT}") from error
         finally:
             run.close()
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[IO[str]]:
+    """The directory, made if it is missing, under a lock that dies with the process; raises as `open_run`."""
+    try:
+        import fcntl
+    except ImportError:
+        raise RunError("a run needs file locks (fcntl), which this system does not have; on Windows use WSL") from None
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("w")
+    except OSError as error:
+        raise disk_error(directory, error, "choose another --out") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+                raise RunError(f"{directory}: another process is running it; wait for it, or choose another --out") from None
+            raise DiskError(
+                f"{directory}: {file_system(directory)} has no file locks ({error.strerror}), without which two processes "
+                "could write one run; choose an --out on another disk"
+            ) from None
+        yield lock
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    """The journal, made if it is missing.
+
+    Raises:
+        DiskError: the disk is full, or its file system can't lock files.
+        RunError: it is there, and is no journal.
+    """
+    try:
+        try:
+            return _connected(file, ("pragma journal_mode = wal",))
+        except sqlite3.OperationalError:
+            # The file system has no shared memory for a write-ahead log, as network disks have none, or the disk is full: then
+            # a rollback journal fails as well. Exclusive, as without that memory a log of before can only be taken in alone.
+            return _connected(
+                file, ("pragma locking_mode = exclusive", "pragma journal_mode = delete", "pragma locking_mode = normal")
+            )
+    except sqlite3.Error as error:
+        if "not a database" in str(error) or "malformed" in str(error):
+            raise RunError(f"{file}: {error}; move it away to start the run from the beginning") from None
+        raise disk_error(file, error, "choose an --out on another disk") from error
+
+
+def _connected(file: Path, modes: tuple[str, ...]) -> sqlite3.Connection:
+    """A connection with these modes and the journal's tables and views; the file's lock, if it had one, is let go of."""
+    db = sqlite3.connect(file, isolation_level=None)
+    try:
+        for statement in (*modes, "pragma synchronous = full"):
+            db.execute(statement)
+        db.executescript(_SCHEMA)
+        db.execute("select count(*) from chunks").fetchone()
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
 
 
 def _settle(run: Run, resolve: Resolve | None) -> None:
@@ -183,7 +241,7 @@ def _settle(run: Run, resolve: Resolve | None) -> None:
         write_atomically(file, tomli_w.dumps(run.settings.fields()))
         return
     try:
-        theirs = tomllib.loads(file.read_text(encoding="utf-8"))
+        theirs = read_toml(file)
         # A setting that came with a later version has its default.
         theirs = merged(Settings.model_validate(theirs).fields(), theirs)
     except ValueError:
@@ -216,9 +274,7 @@ def write_atomically(file: Path, text: str) -> None:
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(file)
     except OSError as error:
-        raise DiskError(
-            f"{file}: can't be written ({error.strerror}); make room, or choose another path; what was committed is kept"
-        ) from None
+        raise disk_error(file, error, "choose another path") from None
     finally:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)
@@ -231,10 +287,14 @@ def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
     """
     fresh = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    fill(fresh)
-    for path in (*fresh.rglob("*"), fresh):
-        _to_disk(path)
+    try:
+        fresh.mkdir(parents=True)
+        fill(fresh)
+        for path in (*fresh.rglob("*"), fresh):
+            _to_disk(path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)  # half of it would keep a full disk full
+        raise
     shutil.rmtree(directory, ignore_errors=True)
     fresh.rename(directory)
     _to_disk(directory.parent)

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +22,16 @@ _OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "open_book": (("context", "question"), ("title",)),
     "line": (("line",), ("title",)),
     "directives": (("context",), ("title", "options")),
+    "system": ((), ()),
+}
+# What a chat template is given where the settings don't say: no thinking, by each name that templates have for it, and a date
+# (`today` is for the function strftime_now), so that a run gives the same numbers on whatever day it goes on.
+TEMPLATE_ARGUMENTS: Mapping[str, Any] = {
+    "enable_thinking": False,
+    "thinking": False,
+    "reasoning": False,
+    "thinking_budget": 0,
+    "today": "2026-01-01",
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -39,10 +50,11 @@ class Templates(BaseModel):
     open_book: str = Field(description="how a probe is asked with the passage in view")
     line: str = Field(description="how one line of an edit becomes a training sequence")
     directives: str = Field(description="how a directive is asked for; ``{options}`` lists what it may choose")
+    system: str = Field("", description="the system message before every turn; empty: what the chat template has of its own")
     chat: bool = Field(False, description="prompts are a user's turn in the model's chat template (lines are plain text)")
 
     def with_own(self, own: Mapping[str, str]) -> Templates:
-        """These with a user's own texts: ``answer``, ``open_book``, ``line``, or a form's prompt, new or in another's place."""
+        """These with a user's own texts: ``answer``, ``open_book``, ``line``, ``directives``, ``system``, or a form's prompt."""
         prompts = {name: text for name, text in own.items() if name not in _OTHERS}
         others = {name: text for name, text in own.items() if name in _OTHERS}
         return self.model_copy(update={"prompts": {**self.prompts, **prompts}, **others})
@@ -54,7 +66,7 @@ def problem_of(name: str, text: str) -> str:
         return f"{name!r} is no name for a template: take small letters, digits and _, a letter first"
     needed, allowed = _OTHERS.get(name, _PROMPT)
     fields = _FIELD.findall(text)
-    known = ", ".join(f"{{{field}}}" for field in (*needed, *allowed))
+    known = ", ".join(f"{{{field}}}" for field in (*needed, *allowed)) or "none"
     for field in fields:
         if field not in (*needed, *allowed):
             return f"{name} asks for {{{field}}}, which it can't have; there are {known} (a space inside braces: plain text)"
@@ -100,6 +112,9 @@ def answer_prompt(task: Task, probe: Probe, templates: Templates, open_book: boo
 
 
 def gold_text(probe: Probe, templates: Templates) -> str:
-    """The gold answer as it follows the answer prompt: after a space, unless white space or a turn begins it anyway."""
+    """The gold answer as it follows the answer prompt: after a space, unless white space begins it anyway.
+
+    In a turn it begins as the model's chat template begins answers (`Engine.encode_pair`).
+    """
     gap = "" if templates.chat or templates.answer[-1:].isspace() else " "
     return gap + LONE_SURROGATE.sub("\ufffd", probe.answer)

@@ -192,7 +192,11 @@ class Adapter(Protocol):
         ...
 
     def save(self, directory: Path) -> None:
-        """Write a PEFT adapter directory that ``PeftModel.from_pretrained`` loads."""
+        """Write a PEFT adapter directory that ``PeftModel.from_pretrained`` loads.
+
+        Raises:
+            ModelError: a model lies there.
+        """
         ...
 
 

@@ -13,6 +13,7 @@ from .engine.base import LocalEngine, check_chat
 from .plugins import find
 from .policies.base import Policy
 from .run import Run
+from .thoughts import without_thoughts
 from .types import Adapter, Edit, Task
 
 _EDITS = TypeAdapter(list[Edit])
@@ -55,4 +56,18 @@ class Writer:
             committed = self.run.once(f"{key}/propose/{start}", propose)["edits"]
             edits += _EDITS.validate_python(committed)
             self.run.emit("progress", name=key, done=len(part) * k)
+        self._warn_of_thoughts(key, edits)
         return edits
+
+    def _warn_of_thoughts(self, key: str, edits: Sequence[Edit]) -> None:
+        """Say how many texts are without their thoughts, and how many were cut off before the thought ended."""
+        spoken = [(completion.text, without_thoughts(completion.text)) for edit in edits for completion in edit.completions]
+        thought = [rest for text, rest in spoken if rest != text]
+        if thought:
+            cut = sum(not rest for rest in thought)
+            self.run.emit(
+                "warning",
+                text=f"{key}: in {len(thought)} of {len(spoken)} texts the model thought first. Thoughts are left out; {cut} "
+                "texts are nothing else. If that is too many, set model.template_arguments so that the model does not think, "
+                "or raise edits.max_new_tokens",
+            )

@@ -70,6 +70,8 @@ class States:
 class ActionEngine:
     """As much of an engine as an algorithm uses. ``base``: the logits without an adapter."""
 
+    tokens_at_once = 8192
+
     def __init__(self, base: Sequence[float]) -> None:
         self.base = Logits(tuple(base))
         self.forwards = 0

@@ -112,3 +112,11 @@ def test_explain_shows_verdict_probability_and_what_spoke_for_and_against(capsys
     assert main([*asked[:-3], "--gold", "15", "--answer", "1.5"]) == 0
     assert "A rule decided: the answer lacks 15." in capsys.readouterr().out
     assert "--gold is empty" in refused(capsys, "explain", "--question", "Who?", "--gold", "", "--answer", "x")
+
+
+def test_a_grade_is_explained_to_programs_too(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["grader", "explain", "--question", "Who wrote Emma?", "--gold", "Jane Austen", "--answer"]
+    assert main([*words, "It was Austen.", "--json-lines"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {*told} == {"probability", "right", "rule", "base", "reasons"}
+    assert {*told["reasons"][0]} == {"feature", "value", "points"} if told["reasons"] else told["rule"]

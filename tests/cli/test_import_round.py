@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_round import completion, made_up_round
+from made_up_round import completion, made_up_round, mean_only
 
 from selfedit.cli.main import main
 
@@ -68,14 +68,52 @@ def test_what_was_not_logged_is_null() -> None:
     assert report["seeds"] == 1
 
 
-def test_a_round_that_was_never_evaluated_has_no_winner() -> None:
+def test_a_round_that_was_never_evaluated_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     record = made_up_round()
     for article in record["articles"]:
-        article["completions"] = [{"text": "x", "questions": []}]
+        article["completions"] = [{"text": "x", "questions": []}, {"text": "y", "questions": [], "stats": {"adapter_mean": None}}]
+    Path("round.json").write_text(json.dumps(record))
+    assert main(["import-round", "round.json", "--select", "best.jsonl", "--json", "report.json"]) == 2
+    assert "round.json: none of the 4 self-edits was evaluated" in capsys.readouterr().err
+    assert not list(Path().glob("*.json*l")) + list(Path().glob("report*"))
+
+
+def test_a_round_of_means_alone_is_ranked_by_them(capsys: pytest.CaptureFixture[str]) -> None:
+    record = made_up_round()
+    record["articles"][0]["completions"] = [mean_only("a", 0.2, 0.5), mean_only("b", 0.6, 0.5), mean_only("c", 0.6, 0.5)]
+    record["articles"][1]["completions"] = [mean_only("d", 0.0, 0.5), mean_only("e", 0.1, 0.5)]
     rows, report = imported(record)
-    assert rows == []
-    assert (report["n_tasks"], report["n_edits"]) == (2, 2)
-    assert report["seeds"] is report["mean_accuracy"] is report["best_of_k_accuracy"] is None
+    assert [row["completion"] for row in rows] == ["b", "e"]
+    assert (report["seeds"], report["reliability"], report["n_tasks_without_choice"]) == (None, None, 0)
+    assert report["winners_without_gain"] == 0.5
+    assert report["best_of_k_accuracy"] == pytest.approx(0.35)
+    assert "2 passages, 5 self-edits, of which only mean accuracies are logged." in capsys.readouterr().out
+
+
+def test_means_that_differ_in_the_last_bit_alone_are_no_tie() -> None:
+    record = made_up_round()
+    first, second = 0.7666666666666666, 0.7666666666666667
+    for article in record["articles"]:  # .2 taken from each, they are equal
+        article["completions"] = [mean_only("a", first, 0.2), mean_only("b", second, 0.2), mean_only("c", second, 0.2)]
+    assert first - 0.2 == second - 0.2
+    assert [row["completion"] for row in imported(record)[0]] == ["b", "b"]
+
+
+def test_the_stored_mean_ranks_before_what_the_answers_give() -> None:
+    record = made_up_round()
+    answered = [completion(text, "100 100", "000 000") for text in "xyz"]
+    for item, mean in zip(answered, (0.3333, 0.3333333333333333, 0.3333333333333333), strict=True):
+        item["stats"] = {"adapter_mean": mean}
+    record["articles"][0]["completions"] = answered
+    assert imported(record)[0][0]["completion"] == "y"
+
+
+def test_passages_without_an_evaluated_edit_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    record = made_up_round()
+    record["articles"][1]["completions"] = [{"text": "x", "questions": []}]
+    rows, report = imported(record)
+    assert (len(rows), report["n_tasks"], report["n_tasks_without_choice"]) == (1, 2, 1)
+    assert "For 1 of the passages nothing is chosen" in capsys.readouterr().out
 
 
 def test_mistakes_end_with_a_message_and_write_nothing(capsys: pytest.CaptureFixture[str]) -> None:

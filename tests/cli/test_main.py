@@ -35,7 +35,7 @@ def runs(stub: Stub) -> list[tuple[Settings, Path]]:
         on_event("done", {"summary": full_summary(), "directory": str(directory)})
         return full_summary()
 
-    def plan(settings: Settings) -> dict[str, Any]:
+    def plan(settings: Settings, _: object) -> dict[str, Any]:
         return {"lines": [f"{settings.rounds} rounds"], "inner_loops": 12, "estimated_seconds": None}
 
     stub("selfedit.evaluation.experiment", run_experiment=run_experiment, dry_run=plan)
@@ -61,6 +61,10 @@ def test_help_teaches_the_verbs_and_how_to_start(capsys: pytest.CaptureFixture[s
     ("verb", "options"),
     [
         ("demo", "--out --seed --rounds --json-lines"),
+        ("model list", "--json-lines"),
+        ("model get", "NAME --yes"),
+        ("model import", "SOURCE --name"),
+        ("model check", "PATH --prompts --json"),
         ("run", "CONFIG --out --seed --dry-run --json-lines"),
         ("report", "RUNS --json --chart"),
         ("import-round", "FILE --select --json"),
@@ -219,6 +223,35 @@ def test_a_dry_run_plans_and_runs_nothing(capsys: pytest.CaptureFixture[str], ru
     assert main(["run", "mine.toml", "--dry-run", "--json-lines"]) == 0
     assert json.loads(capsys.readouterr().out)["data"]["inner_loops"] == 12
     assert runs == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate mine.toml --json {}",
+        "evaluate mine.toml --dry-run --json {}",
+        "report absent --json {}",
+        "report absent --chart {}",
+        "grader report --data absent.jsonl --json {}",
+        "import-round absent.json --json {}",
+        "import-round absent.json --select {}",
+        "world sample --out {}",
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("no/such/x.json", "there is no folder no/such"), ("folder", "it is a folder"), ("file/x.json", "file is a file")],
+)
+def test_where_the_result_goes_is_checked_before_anything_else(
+    capsys: pytest.CaptureFixture[str], runs: list[tuple[Settings, Path]], command: str, path: str, told: str
+) -> None:
+    Path("mine.toml").write_text("rounds = 4\n")
+    Path("folder").mkdir()
+    Path("file").touch()
+    assert main(command.format(path).split()) == 2
+    assert f"{path}: can't be written: {told}" in capsys.readouterr().err
+    assert runs == []
+    assert sorted(file.name for file in Path().iterdir()) == ["file", "folder", "mine.toml"]
 
 
 def test_report_writes_the_page_again_and_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> None:

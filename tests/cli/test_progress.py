@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from io import StringIO
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from sample_summary import HOSTILE, full_summary, minimal_summary, round_row
 
 from selfedit.cli.progress import ConsoleView, print_json
+from selfedit.cli.running import choose_view
 
 ANSWERS = [
     {"question": "Where was Mara born?", "gold": "Oskarstad", "text": "Oskarstad", "correct": True},
@@ -147,3 +149,17 @@ def test_json_is_one_strict_object_a_line() -> None:
     assert [o["event"] for o in objects] == [kind for kind, _ in EVENTS] + ["round"]
     assert objects[-1]["data"]["mean_reward"] is None
     assert stream.getvalue().isascii()
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_whoever_wants_colours_in_a_file_gets_no_bars_that_move(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with choose_view(json_lines=False) as view:
+        for kind, data in EVENTS:
+            view(kind, data)
+    text = capsys.readouterr().out
+    assert "Testing the base without self-edits ..." in text
+    assert "\x1b[1m" in text  # what they asked for
+    assert not re.findall(r"\x1b\[(?:\d*[A-HJK]|\?25[lh])|\r", text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_round import completion, made_up_round
+from made_up_round import completion, made_up_round, mean_only
 
 from selfedit.edits.parsing.logged import read_round
 from selfedit.errors import TaskFileError
@@ -93,6 +93,22 @@ def test_an_edit_that_was_never_evaluated_is_a_failure_and_no_zero(tmp_path: Pat
     assert len(found.edits) == 5
 
 
+def test_an_edit_with_its_mean_alone_has_one_outcome(tmp_path: Path) -> None:
+    record = made_up_round()
+    record["articles"][1]["completions"] = [mean_only("d", 0.25, 0.5), mean_only("e", 0.75, 0.25), mean_only("f", 0, 0.75)]
+    found = read_round(written(tmp_path, record))
+    assert [(o.status, o.reward, o.gain) for o in found.outcomes[6:]] == [
+        ("ok", 0.25, -0.25),
+        ("ok", 0.75, 0.25),
+        ("ok", 0, -0.5),
+    ]
+    assert found.means == {"articles[1]#0": 0.25, "articles[1]#1": 0.75, "articles[1]#2": 0.0}
+    assert found.n_evaluations == [2, 2, 2]
+    assert found.has_baseline
+    record["articles"][1]["completions"][1]["stats"]["baseline_mean"] = None
+    assert not read_round(written(tmp_path, record)).has_baseline
+
+
 @pytest.mark.parametrize(
     ("change", "place", "problem"),
     [
@@ -127,6 +143,11 @@ def test_an_edit_that_was_never_evaluated_is_a_failure_and_no_zero(tmp_path: Pat
             lambda r: r["articles"][0]["completions"][0]["questions"][1].update(baseline_correct=0.5),
             "articles[0].completions[0].questions[1].baseline_correct",
             "expected true or false, found a number",
+        ),
+        (
+            lambda r: r["articles"][0]["completions"][0].update(stats={"adapter_mean": "0.5"}),
+            "articles[0].completions[0].stats.adapter_mean",
+            "number",
         ),
         (
             lambda r: r["articles"][0]["completions"][0]["questions"][1].update(rep="1"),

@@ -220,8 +220,31 @@ def test_any_completion_is_taken_within_the_limits(text: str, rules: Rules, wind
         assert not any(line != line.strip() or "\n" in line for line in edit.lines)
 
 
+UNITS = [
+    "[",
+    "[\n",
+    '{"a":',
+    "```\n",
+    "**",
+    "**a",
+    "<p>",
+    "<!--",
+    '"',
+    "a)\n",
+    "Sure!\n",
+    "Q.1",
+    "| a | ",
+    "'a',",
+    "> ",
+    "Questions\n",
+    "1. a?\n",
+]
+
+
 @pytest.mark.parametrize("rules", [PLAIN, SEAL_RULES])
-@pytest.mark.parametrize("unit", ["Question ", "-\t", "*", "q ", "Answer 1", "1", " ", "\n", "- \n", "Question 1:\n", "•", "---"])
+@pytest.mark.parametrize(
+    "unit", ["Question ", "-\t", "*", "q ", "Answer 1", "1", " ", "\n", "- \n", "Question 1:\n", "•", "---", *UNITS]
+)
 def test_a_completion_without_end_takes_no_time(unit: str, rules: Rules) -> None:
     began = time.process_time()
     parse(unit * (100_000 // len(unit)), rules=rules)
@@ -278,6 +301,8 @@ def test_chunks_of_any_passage_cover_it_exactly(window: int, text: str) -> None:
         ("---\n***", {}, "no letter or digit"),
         ("... !?", {"rules": SEAL_RULES}, "no letter or digit"),
         ("- ", {}, "no letter or digit"),
+        ("I'm sorry, but I can't help with that.", {}, "only talk around notes"),
+        ("Sure!\n\nWould you like more?", {}, "only talk around notes"),
         ("a fact\n" * 20, {"rules": Rules(max_tokens=100)}, "160 tokens long, over the limit of 100"),
     ],
 )

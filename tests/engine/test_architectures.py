@@ -15,6 +15,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from made_updates import mixed_updates, prompts, sequence, strong
 from peft import PeftModel
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
 from benchmarks.peft_reference import distance, peft_fit
@@ -225,3 +226,39 @@ def test_a_model_whose_layers_know_no_masks_is_refused() -> None:
     config = MambaConfig(vocab_size=260, hidden_size=32, num_hidden_layers=2, state_size=4)
     with pytest.raises(ModelError, match="mamba"):
         Body(AutoModelForCausalLM.from_config(config), "mamba")
+
+
+class Leaking(nn.Module):
+    """A feed-forward layer that adds up all that came before in the row, whatever the mask and the positions say."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) + x.cumsum(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("factor", "largest"), [(1.0, 0.0), (1.0, 1e6), (1e-4, 0.0)])
+def test_logits_are_compared_each_with_its_own_size(factor: float, largest: float, dtype: torch.dtype) -> None:
+    """One huge logit, or small ones throughout, hide no difference between texts in one row and each alone."""
+    model = tiny_model("llama", tie_word_embeddings=False)
+    for layer in model.model.layers:
+        layer.mlp = Leaking(layer.mlp)
+    head = nn.Linear(32, 260)
+    with torch.no_grad():
+        head.weight.copy_(model.lm_head.weight * factor)
+        head.bias.zero_()[200] = largest
+    model.lm_head = head
+    with pytest.raises(ModelError, match="ignores attention masks"):
+        Body(model.to(dtype), "leaking")
+
+
+def test_a_model_with_infinite_logits_is_refused_by_that_reason() -> None:
+    model = tiny_model("qwen2")
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight *= 1e30
+        model.model.layers[0].mlp.down_proj.weight *= 1e30
+    with pytest.raises(ModelError, match=r"its logits are infinite or NaN in torch\.float32"):
+        Body(model, "qwen2")

@@ -45,7 +45,7 @@ def changed(layer: DynamicLayer, how: str, index: list[int], rows: int) -> int:
     elif how == "crop" and layer.get_seq_length() > 1:
         layer.crop(-1)
     elif how == "select":
-        layer.batch_select_indices(torch.tensor(index))
+        layer.reorder_cache(torch.tensor(index))
         return len(index) if layer.get_seq_length() else rows
     elif how == "reorder":
         layer.reorder_cache(torch.tensor([(i + index[0]) % rows for i in range(rows)]))
@@ -66,7 +66,7 @@ def test_rows_that_were_selected_apart_do_not_share_memory() -> None:
     layer = RoomyLayer()
     before, _ = layer.update(*states(2, 4, 0))
     kept = before.clone()
-    layer.batch_select_indices(torch.tensor([1, 1]))
+    layer.reorder_cache(torch.tensor([1, 1]))
     layer.update(*states(2, 1, 1))
     assert torch.equal(before, kept)
 

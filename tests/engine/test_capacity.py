@@ -50,6 +50,15 @@ def test_a_limit_of_a_control_group_counts_also_of_one_around_it(inside: str, fi
         assert total_ram(files) == GIB
 
 
+def test_the_limit_at_which_a_group_is_made_to_wait_counts_too(files: Path) -> None:
+    write(files, proc__self__cgroup="0::/app\n")
+    group = files / "sys/fs/cgroup/app"
+    write(group, memory_dot_max="max\n", memory_dot_high=f"{2 * GIB}\n", memory_dot_current=f"{GIB}\n")
+    assert (total_ram(files), free_ram(files)) == (2 * GIB, GIB)
+    write(group, memory_dot_max=f"{GIB}\n")
+    assert total_ram(files) == GIB
+
+
 def test_a_limit_of_version_1_counts_wherever_it_is_mounted(files: Path) -> None:
     group = files / "sys/fs/cgroup/memory"
     write(group, memory_dot_limit_in_bytes=f"{1 << 63}\n")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from made_updates import mixed_updates, prompts, strong, update
@@ -18,7 +20,7 @@ from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
 from selfedit.engine.model import body
 from selfedit.engine.model.body import Body
 from selfedit.engine.torch_engine import TorchEngine
-from selfedit.engine.training.cohort import Cohort, Member, lr_at, minibatches
+from selfedit.engine.training.cohort import Cohort, Member, forwards_of, lr_at, minibatches
 from selfedit.engine.training.fit import cohorts
 from selfedit.errors import ModelError, UpdateError
 from selfedit.types import TrainSequence, Update
@@ -179,6 +181,59 @@ def test_a_large_vocabulary_goes_through_the_head_in_parts(
     for k in range(4):
         assert distance(parts.adapter(k), whole.adapter(k)) <= 1e-4
         assert parts.losses[k] == pytest.approx(whole.losses[k], rel=1e-5)
+
+
+def test_the_loss_is_torchs_own_to_the_last_bit(llama: TorchEngine) -> None:
+    """A more exact one gave signs of gradients, and so AdamW's first step, that are nobody else's."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(3, 49_152, generator=generator)
+    targets = torch.tensor([7, 40_000, 0])
+    body, states = copy.copy(llama.body), [torch.eye(3, requires_grad=True) for _ in range(2)]
+    body.logits = lambda hidden: hidden @ logits  # type: ignore[method-assign]
+    ours = body.token_losses(states[0], targets)
+    theirs = F.cross_entropy(states[1] @ logits, targets, reduction="none")
+    assert torch.equal(ours, theirs)
+    for some in (ours, theirs):
+        some.sum().backward()
+    assert torch.allclose(states[0].grad, states[1].grad, rtol=1e-5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tokens", [1, 45, 100])
+def test_members_whose_forwards_do_not_fit_together_get_what_they_get_together(
+    tokens: int, family: str, engines: dict[str, TorchEngine], checkpoints: dict[str, Path]
+) -> None:
+    cut = TorchEngine.load(str(checkpoints[family]), device="cpu", at_once=AtOnce(tokens=tokens))
+    whole, parts = (engine.apply(mixed_updates(), on=None) for engine in (engines[family], cut))
+    for k in range(4):
+        assert distance(parts.adapter(k), whole.adapter(k)) <= 1e-4
+        assert parts.losses[k] == pytest.approx(whole.losses[k], rel=1e-4)
+    assert parts.trained_tokens == whole.trained_tokens
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=12), st.integers(1, 120))
+def test_every_member_is_in_one_forward_with_as_many_others_as_fit(tokens: list[int], most: int) -> None:
+    found = forwards_of(tokens, most)
+    assert [row for members in found for row in members] == list(range(len(tokens)))
+    for members, after in zip(found, [*found[1:], range(0)], strict=True):
+        held = sum(tokens[row] for row in members)
+        assert held <= most or len(members) == 1
+        assert not after or held + tokens[after.start] > most
+
+
+@pytest.mark.parametrize("tokens", [1, 20])
+def test_a_member_alone_adds_up_the_gradients_of_forwards_that_fit(
+    tokens: int, llama: TorchEngine, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = update(3, batch_size=6)
+    narrow = TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(tokens=tokens))
+    longest: list[int] = []
+    hidden = Body.packed_hidden
+    monkeypatch.setattr(Body, "packed_hidden", lambda body, packed: (longest.append(packed.ids.numel()), hidden(body, packed))[1])
+    whole, parts = (engine.apply([one], on=None) for engine in (llama, narrow))
+    assert distance(parts.adapter(0), whole.adapter(0)) <= 1e-5
+    assert parts.losses[0] == pytest.approx(whole.losses[0], rel=1e-5)
+    assert parts.trained_tokens == whole.trained_tokens
+    assert max(longest[one.steps + 2 :]) <= 30  # a longer sequence than asked for is a forward of its own
 
 
 def test_a_training_that_was_interrupted_does_not_go_on(llama: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_updates import strong
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from conftest import byte_tokenizer, tiny_model
 from selfedit.config import AtOnce
+from selfedit.engine.model.loading import choose_device, load_outline
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError, SettingsError
 
@@ -73,6 +75,55 @@ def test_a_model_that_looks_ahead_is_refused(copy: Path) -> None:
     model = BertForMaskedLM(config)
     with pytest.raises(ModelError):
         TorchEngine(model, byte_tokenizer())
+
+
+@pytest.mark.parametrize(
+    "device", ["gpu", "GPU", "CPU", "", " cpu", "mps", "xpu", "meta", "vulkan", "cuda:x", "cuda:-1", "cuda:99"]
+)
+def test_a_device_that_is_none_or_not_there_is_a_setting_to_change(device: str) -> None:
+    with pytest.raises(SettingsError, match=r"^model\.device: .*(set it to|the last of)"):
+        choose_device(device)
+
+
+@pytest.mark.parametrize(("there", "asked", "message"), [(0, "cuda", "no CUDA device"), (2, "cuda:2", "the last .* is 'cuda:1'")])
+def test_a_cuda_device_is_counted(there: int, asked: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    with pytest.raises(SettingsError, match=message):
+        choose_device(asked)
+    if there:
+        assert choose_device(f"cuda:{there - 1}").index == there - 1
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665fbd3d6c4e1a9\nsize 988097824\n"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json", "generation_config.json"])
+def test_a_pointer_of_git_lfs_is_called_that(file: str, copy: Path) -> None:
+    (copy / file).write_text(POINTER)
+    refused(copy, f"{file}: a Git LFS pointer.*git lfs pull")
+    with pytest.raises(ModelError, match="git lfs pull"):
+        load_outline(str(copy), trust_remote_code=False, allow_pickle=False)
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"", b"\x10\x20"])
+def test_a_damaged_file_of_weights_asks_for_another_copy(content: bytes, copy: Path) -> None:
+    (copy / "model.safetensors").write_bytes(content)
+    refused(copy, "copy the whole checkpoint again")
+
+
+def test_an_adapter_beside_the_model_is_left_alone(copy: Path, checkpoints: dict[str, Path]) -> None:
+    """As where PEFT saves an adapter into the directory of its base, and transformers would put it into the base."""
+    bare = TorchEngine.load(str(checkpoints["llama"]), device="cpu")
+    strong(bare.initial_adapter(rank=2, alpha=4.0, seed=0)).save(copy.parent / "adapter")  # refused beside a model
+    for file in (copy.parent / "adapter").iterdir():
+        file.rename(copy / file.name)
+    with pytest.warns(UserWarning, match="an adapter lies beside the model, and is left alone"):
+        beside = TorchEngine.load(str(copy), device="cpu")
+    assert beside.base_sha256() == bare.base_sha256()
+    assert [target.path for target in beside.layout.targets] == [target.path for target in bare.layout.targets]
+    (copy / "model.safetensors").unlink()
+    refused(copy, "no weights .* but an adapter's")
 
 
 def test_unknown_targets_name_the_modules_there_are(checkpoints: dict[str, Path]) -> None:

@@ -36,6 +36,7 @@ def test_a_merged_base_answers_as_base_and_adapter_do(
         "base": str(checkpoints[family]),
         "base_sha256": before,
         "adapter_sha256": adapter.sha256,
+        "transformers": ["4.57", "5"],
     }
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["merged"]
 

@@ -59,6 +59,19 @@ def test_a_local_directory_that_looks_like_a_hub_id_stays_out_of_the_header(
     assert "base_model" not in header(card_of(replace(adapter, base="models/base"), tmp_path / "b"))
 
 
+@pytest.mark.parametrize(("rank", "told"), [(4, 8), (16, 16), (17, 32), (64, 64), (300, 320), (512, 512)])
+def test_the_card_names_the_rank_that_vllm_has_to_be_told(rank: int, told: int, adapter: LoraAdapter, tmp_path: Path) -> None:
+    text = card_of(replace(adapter, rank=rank, base="org/some-model"), tmp_path).text
+    assert f"rank {rank} needs `--max-lora-rank {told}`" in text
+    assert f"vllm serve org/some-model --enable-lora --max-lora-rank {told} --lora-modules" in text
+
+
+def test_the_card_of_a_rank_that_vllm_does_not_serve_says_so(adapter: LoraAdapter, tmp_path: Path) -> None:
+    text = card_of(replace(adapter, rank=513), tmp_path).text
+    assert "vLLM serves ranks up to 512; merge the adapter" in text
+    assert "vllm serve" not in text
+
+
 def test_the_example_in_the_card_runs(checkpoints: dict[str, Path], adapter: LoraAdapter, tmp_path: Path) -> None:
     code = card_of(adapter, tmp_path).text.split("```python\n")[1].split("```")[0]
     code = code.replace("the/base", str(checkpoints["llama"])).replace("this/directory", str(tmp_path))

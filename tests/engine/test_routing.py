@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 
 from conftest import FAMILIES, byte_tokenizer, tiny_model
-from selfedit.engine.adapters.expert_routing import routed_modules
+from selfedit.engine.adapters.expert_routing import unfit_modules
 from selfedit.engine.model.body import Body
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError
@@ -59,7 +59,7 @@ def test_experts_are_refused_as_targets_and_what_is_beside_them_is_adapted() -> 
 
 def routed(model: PreTrainedModel) -> set[str]:
     """The modules of layer 0 that are found to be routed."""
-    found = routed_modules(Body(model, "tiny"))
+    found = unfit_modules(Body(model, "tiny")).routed
     return {path.removeprefix("model.layers.0.") for path in found if "layers.0." in path}
 
 
@@ -69,10 +69,32 @@ def test_experts_are_found_and_nothing_else(experts: int, top: int, dtype: torch
     assert routed(mixture(experts, top).to(dtype)) == {f"mlp.experts.{n}.{i}" for n in range(experts) for i in (0, 2)}
 
 
-def test_a_module_that_is_not_called_counts_as_routed() -> None:
+class Choosing(nn.Linear):
+    """A linear module that returns a choice beside its product, as some routers do."""
+
+    def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        out = super().forward(input)
+        return out, out.argmax(-1)
+
+
+def test_a_module_that_is_not_called_or_returns_no_tensor_is_left_out_of_all_linear_and_refused_by_name() -> None:
+    class Beside(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.router = inner, Choosing(32, 32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) + 0.1 * self.router(x)[0]
+
     model = tiny_model("llama")
     model.model.layers[0].spare = nn.Linear(32, 32)
-    assert routed(model) == {"spare"}
+    model.model.layers[1].mlp = Beside(model.model.layers[1].mlp)
+    engine = TorchEngine(model, byte_tokenizer())
+    assert not {"spare", "router"} & {target.path.rpartition(".")[2] for target in engine.layout.targets}
+    assert not engine.apply(mixed_updates()[:2], on=None).failed
+    for name in ("spare", "router"):
+        with pytest.raises(ModelError, match=rf"{name}, are not called when the model reads a text, or do not return a tensor"):
+            TorchEngine(model, byte_tokenizer(), targets=name)
 
 
 def test_a_module_that_gets_equally_many_tokens_of_every_text_by_chance_is_found() -> None:
@@ -108,6 +130,22 @@ def test_a_module_with_a_few_very_large_inputs_is_no_expert(dtype: torch.dtype) 
     assert not routed(model.to(dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_very_large_input_does_not_hide_experts(dtype: torch.dtype) -> None:
+    """Whose row it is counts, not by how much it changes: one row of the second text is a million times larger."""
+
+    class Loud(Experts):
+        def forward(self, x: Tensor) -> Tensor:
+            loud = torch.ones_like(x)
+            loud.view(-1, x.shape[-1])[-1] = 1e6
+            return super().forward(x * loud) / loud
+
+    model = tiny_model("llama")
+    for layer in model.model.layers:
+        layer.mlp = Loud(32, 2, 2)
+    assert routed(model.to(dtype)) == {f"mlp.experts.{n}.{i}" for n in range(2) for i in (0, 2)}
+
+
 def test_a_module_whose_rows_have_nothing_to_do_with_the_batch_counts_as_routed() -> None:
     class Biased(nn.Module):
         def __init__(self, inner: nn.Module) -> None:
@@ -124,8 +162,8 @@ def test_a_module_whose_rows_have_nothing_to_do_with_the_batch_counts_as_routed(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_usual_families_route_nothing(family: str, engines: dict[str, TorchEngine]) -> None:
-    assert not routed_modules(engines[family].body)
-    assert not any(module._forward_pre_hooks for module in engines[family].model.modules())
+    assert unfit_modules(engines[family].body) == (frozenset(), frozenset())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in engines[family].model.modules())
 
 
 def test_experts_that_are_no_linear_modules_do_not_keep_the_others_apart() -> None:

@@ -24,6 +24,7 @@ def _rung(rung: str, accuracy: float, steps: int = 16, tokens: int = 48_512, n_t
         "ungraded_tasks": 0,
         "lines_held_out": 0,
         "reward": accuracy,
+        "logprob": 2 * accuracy - 4.25,
     }
 
 

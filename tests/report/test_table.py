@@ -36,6 +36,7 @@ def test_every_rung_is_one_whole_line_of_the_ladder(width: int) -> None:
         assert line.startswith(f"{rung_label(row.rung)} ")
         assert (row.rung in line) == (width == 120)  # its name in the settings
         assert f"{100 * row.accuracy:.1f} %" in line
+        assert f"{row.logprob:.2f}" in line.split()
     shown = " ".join("\n".join(lines).split())
     for whole in ("34.2 to 46.2", "89.3 to 100.0", "1,248,512", "self-edits, RL round 1 (24)"):  # fewer tasks
         assert whole in shown

@@ -12,15 +12,16 @@ from typing import Any
 ACCOUNT_HEADERS = ("openai-organization", "openai-project")
 
 
-def completion(content: object) -> bytes:
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+def completion(content: object, finish: str | None = "stop", **more: object) -> bytes:
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content, **more}}
     made = {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
     return json.dumps(made).encode()
 
 
 class JudgeServer(ThreadingHTTPServer):
     """``asked`` counts requests by question; ``bodies``, ``keys`` and ``accounts`` (OpenAI's headers that name one)
-    hold what was sent. ``always``: how it treats them all.
+    hold what was sent. ``always``: how it treats them all. ``replies``: bodies that it sends in turn with 200 OK, the last one
+    from then on.
     """
 
     daemon_threads = True
@@ -33,6 +34,7 @@ class JudgeServer(ThreadingHTTPServer):
         self.keys: set[str | None] = set()
         self.accounts: set[str] = set()
         self.always = ""
+        self.replies: list[bytes] = []
         self.lock = threading.Lock()
         self.under_way = self.most_under_way = 0
 
@@ -70,6 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.under_way -= 1
 
     def _misbehave(self, how: str, times: int) -> None:
+        if replies := self.server.replies:
+            return self._send(200, replies.pop(0) if len(replies) > 1 else replies[0])
         if how == "slow":
             time.sleep(1.5)
         if how in ("429", "500", "401", "400", "403", "404"):

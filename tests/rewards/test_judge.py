@@ -20,8 +20,9 @@ from selfedit.cli.main import main
 from selfedit.config import make_settings
 from selfedit.errors import DiskError, GraderError, RunError, SettingsError
 from selfedit.evaluation.experiment import run_experiment
+from selfedit.rewards.judge_replies import read_verdict
 from selfedit.rewards.metrics.base import Case, Verdict
-from selfedit.rewards.metrics.judge import Judge, read_verdict
+from selfedit.rewards.metrics.judge import Judge
 from selfedit.tasks.sources.file import File
 from selfedit.types import Completion, Edit, Outcome
 
@@ -59,7 +60,7 @@ def test_a_failure_is_no_verdict_and_harms_no_other(how: str, new_judge: NewJudg
 
 @pytest.mark.parametrize(("how", "requests"), [("429-once", 2), ("prose-once", 2), ("500", 3), ("prose", 3), ("half", 3)])
 def test_what_may_pass_is_asked_again_a_few_times(how: str, requests: int, server: JudgeServer, new_judge: NewJudge) -> None:
-    (verdict,) = new_judge(retries=2).grade([case(f"{how} ?")])
+    (verdict,) = new_judge(retries=2, body={"temperature": 1}).grade([case(f"{how} ?")])
     assert verdict.right is (True if how.endswith("once") else None)
     assert server.asked[f"{how} ?"] == requests
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import bz2
+import gzip
 import os
 import time
 from pathlib import Path
@@ -12,10 +15,12 @@ from hypothesis import strategies as st
 
 from selfedit.config import make_settings
 from selfedit.errors import SettingsError, TaskFileError
-from selfedit.tasks.documents import find_documents, read_documents
+from selfedit.tasks.documents import LeftOut, find_documents, read_documents
 from selfedit.tasks.sources.base import open_source
 from selfedit.tasks.sources.folder import Folder
 from selfedit.types import Task
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4665fbd3\nsize 988097824\n"
 
 
 def passages(folder: Path, limit: int = 100) -> list[Task]:
@@ -89,7 +94,7 @@ def test_a_passage_has_the_nearest_headings_title_and_keeps_to_its_section(tmp_p
     assert [(task.title, task.text) for task in passages(tmp_path, 1000)] == [
         ("notes", "Before any heading."),
         ("One in C#", "First paragraph,\nof two lines.\n\nSecond one."),
-        ("Two", "```\n# a comment, no heading\n```\n#hashtag\n\n| a | b |\n|---|---|"),
+        ("Two", "#hashtag"),
         ("Three", "Last."),
         ("plain", "# no heading in plain text"),
     ]
@@ -132,17 +137,28 @@ def test_a_large_file_of_one_line_is_cut_in_little_time(tmp_path: Path) -> None:
     [
         ({}, ":", "no text file (.txt, .md, .markdown)"),
         ({"a.pdf": b"%PDF", ".hidden.md": "x"}, ":", "no text file"),
-        ({"a.txt": ""}, "a.txt:", "empty"),
-        ({"b/a.md": "# Title\n\n## Another\n \n***\n"}, "b/a.md:", "empty"),
+        ({"a.txt": ""}, ":", "no file has text: there are only headings and 1 file without any other text (a.txt)"),
+        ({"b/a.md": "# Title\n\n## Another\n \n***\n"}, ":", "1 file without any other text (b/a.md)"),
+        (
+            {"a.md.gz": b"\x1f\x8b", "b.GZ": b"", "c": b""},
+            ":",
+            "there are 3 files of kinds that are not read (.gz: 2, no suffix: 1)",
+        ),
         ({"a.txt": b"fine\nna\xefve\n"}, "a.txt, line 2:", "byte 3 of the line (byte 8 of the file) is not UTF-8"),
         ({"a.txt": b"\xef\xbb\xbfcaf\xe9"}, "a.txt, line 1:", "byte 7 of the line (byte 7 of the file)"),
         ({"a.txt": b"ends in a letter \xc3"}, "a.txt, line 1:", "byte 18 of the line"),
         ({"a.txt": "text".encode("utf-16")}, "a.txt, line 1:", "UTF-16"),
-        ({"a.md": "text".encode("utf-16-le")}, "a.md, line 1:", "byte 2 of the file is zero"),
+        ({"a.md": "text".encode("utf-16-le")}, "a.md, line 1:", "UTF-16"),
+        ({"a.md": "# Größe\n\nÜber 7 m.".encode("utf-16-be")}, "a.md, line 1:", "iconv -f utf-16be"),
+        ({"a.txt": "text".encode("utf-32")}, "a.txt, line 1:", "UTF-32"),
+        ({"a.txt": gzip.compress(b"text")}, "a.txt, line 1:", "compressed with gzip; unpack it (gunzip), or move it away"),
+        ({"a.txt": bz2.compress(b"text")}, "a.txt, line 1:", "compressed with bzip2"),
+        ({"a.md": b"PK\x03\x04text"}, "a.md, line 1:", "zip archive"),
+        ({"a.md": b"PAR1\x15\x04"}, "a.md, line 1:", "Parquet file"),
+        ({"a.txt": b"%PDF-1.7 text"}, "a.txt, line 1:", "PDF"),
+        ({"a.md": LFS}, "a.md, line 1:", "a Git LFS pointer, not the file that it stands for"),
         ({"a.txt": b"\x7fELF\x01\0"}, "a.txt, line 1:", "binary"),
         ({"a.txt": "one\n" + "A" * 200_000}, "a.txt, line 2:", "without a space"),
-        ({"a.txt": "one\n\nAlike  it\nis.", "b/c.md": "# T\nAlike it is."}, "b/c.md, line 2:", "a.txt, line 3"),
-        ({"a.md": "# A\nsame\n# B\nsame"}, "a.md, line 4:", "a.md, line 2"),
     ],
 )
 def test_a_complaint_names_the_file_the_problem_and_what_to_do(
@@ -155,6 +171,22 @@ def test_a_complaint_names_the_file_the_problem_and_what_to_do(
     assert place in message
     assert problem in message
     assert "; " in message  # what to do follows
+
+
+def test_bad_files_are_all_counted_and_skipped_by_choice(tmp_path: Path) -> None:
+    folder = written(tmp_path / "docs", {"a.txt": b"na\xefve", "b.md": "The mill.", "c.md": LFS, "d.txt": b"\x7fELF\0"})
+    with pytest.raises(
+        TaskFileError, match=r"a\.txt, line 1: byte 3.*skip_bad_files = true.*\(2 more files can't be read: .*c\.md"
+    ):
+        passages(folder)
+    left_out = LeftOut()
+    assert [task.text for _, task in read_documents(folder, 100, left_out, skip_bad_files=True)] == ["The mill."]
+    assert [place.split(":")[0].rpartition("/")[2] for place in left_out.bad] == [
+        f"{name}, line 1" for name in ("a.txt", "c.md", "d.txt")
+    ]
+    (folder / "b.md").unlink()
+    with pytest.raises(TaskFileError, match=r"no file has text: .* 3 files that can't be read \(.*a\.txt"):
+        list(read_documents(folder, 100, skip_bad_files=True))
 
 
 def test_links_that_loop_lead_nowhere_or_to_no_file_are_named(tmp_path: Path) -> None:
@@ -192,7 +224,113 @@ def test_what_may_not_be_read_and_a_name_of_odd_bytes_are_named(tmp_path: Path, 
         passages(folder)
 
 
+# What is left out
+
+
+def read(folder: Path, limit: int = 1000) -> tuple[list[tuple[str, str]], LeftOut]:
+    left_out = LeftOut()
+    return [(task.title, task.text) for _, task in read_documents(folder, limit, left_out)], left_out
+
+
+LICENCE = "<!-- Copyright\n\nLicensed under a licence.\n-->\n\n"
+
+
+def test_a_repeated_paragraph_is_kept_once_whatever_file_and_white_space_and_counted(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        {
+            "a.txt": "One.\n\nAlike  it\nis.\n\nAlike it is.",
+            "b/c.md": f"{LICENCE}# T\n\n[[toc]]\n\nAlike it is.\n\n## No\n\nNo changes.\n\n## Still\n\nNo changes.",
+            "d.md": f"{LICENCE}[[toc]]\n\nNo changes.",
+            "e.md": "# Only a heading",
+            "f.txt": " \n",
+        },
+    )
+    found, left_out = read(tmp_path)
+    assert found == [("a", "One.\n\nAlike  it\nis."), ("T", "[[toc]]"), ("No", "No changes.")]
+    assert left_out.kinds == {"repeated paragraph": 5, "HTML comment": 2}
+    assert left_out.empty == ["e.md", "f.txt"]
+    assert left_out.told() == ["2 HTML comments", "5 repeated paragraphs", "2 files without any other text (e.md, f.txt)"]
+
+
+DATA = "data:image/png;base64," + base64.b64encode(bytes(range(256)) * 300).decode()
+WRAPPED = "data:image/svg+xml;charset=utf-8;base64," + base64.encodebytes(bytes(range(200))).decode().strip()
+
+
+@pytest.mark.parametrize(
+    ("document", "text", "kinds"),
+    [
+        (f"The town.\n\n![plan]({DATA})\n\nA mill.", "The town.\n\nA mill.", {"encoded file": 1, "image": 1}),
+        (f"The <img alt='a' src='{DATA}'> town ![a][1].\n\n[1]: {DATA}", "The town .", {"encoded file": 2, "image": 2}),
+        (f"The town.\n![plan]({WRAPPED})\nA mill.", "The town.\nA mill.", {"encoded file": 1, "image": 1}),
+        (f"Raw: {DATA} and on", "Raw: and on", {"encoded file": 1}),
+        ("---\ntitle: The town\ntags:\n  - a\n---\nThe town.\n\n---\n\nA mill.", "The town.\n\nA mill.", {"front matter": 1}),
+        ("---\n# a comment\n\n'title': x\n...\nThe town.", "The town.", {"front matter": 1}),
+        ("+++\n[params]\na = 1\n+++\n\nThe town.", "The town.", {"front matter": 1}),
+        ('{\n "title": {"a": "}"}\n}\n\nThe town.', "The town.", {"front matter": 1}),
+        ("---\n---\nThe town.", "The town.", {"front matter": 1}),
+        ("---\n\nThe town.\n\n---\n\nA mill.", "The town.\n\nA mill.", {}),  # rules, as no key is between them
+        ("---\ntitle: never closed", "title: never closed", {}),
+        ("[![CI](x/badge.svg)](x) [![PyPI](y.svg)](y)\n\nThe town.", "The town.", {"image": 2}),
+        ("````md\n```py\n# no heading\n```\n# nor this\n````\nThe town.", "The town.", {"code block": 1}),
+        ("```\n~~~\n# no heading\n```\nThe town.", "The town.", {"code block": 1}),
+        ("~~~~ js\n" + "a" * 70_000 + "\n~~~\n~~~~\nThe town.", "The town.", {"code block": 1}),
+        ("The town.\n\n    # indented", "The town.", {"code block": 1}),
+        ("- one\n  ```\n  # x\n  ```\n- two", "- one\n- two", {"code block": 1}),
+        ("| a | b |\n|---|---|\n| 1 | 2 |\n\nThe town.", "The town.", {"table": 1}),
+        ("<table><tr><td>1</td></tr></table>\n\nThe town.", "The town.", {"table": 1}),
+        ("- one\n- two\n---\n\nThe town.", "- one\n- two\n\nThe town.", {}),
+        ("3. one\n   - *deep*\n4. two", "3. one\n  - deep\n4. two", {}),
+        ("- one\n\n- two\n\n  more", "- one\n\n- two\n\nmore", {}),
+        ("> # The\n> town", "The\n\ntown", {}),
+        (
+            "The [town](https://x/y?z) has **seven** `b_r` bri\\_dges[^1] &amp; <b>a</b> mill.\n\n[^1]: 2020",
+            "The town has seven b_r bri_dges & a mill.\n\n2020",
+            {},
+        ),
+        ("<div align='center'>\n<p>The town.</p><p>A mill.</p>\n</div>", "The town.\n\nA mill.", {}),
+        ("<script>\nvar x\n</script>\nThe town.", "The town.", {"script": 1}),
+        ("one  \ntwo<br>three", "one\ntwo\nthree", {}),
+    ],
+)
+def test_of_markdown_the_text_is_read_and_the_rest_left_out_and_counted(
+    tmp_path: Path, document: str, text: str, kinds: dict[str, int]
+) -> None:
+    for n, raw in enumerate((document, "\ufeff" + document.replace("\n", "\r\n"), document.replace("\n", "\r"))):
+        found, left_out = read(written(tmp_path / str(n), {"a.md": raw}))
+        assert found == [("a", text)]
+        assert +left_out.kinds == kinds
+
+
+def test_titles_are_plain_text_too(tmp_path: Path) -> None:
+    written(tmp_path, {"a.md": "## **Facts** about [it](x) `b` {#facts .c}\n\nThe town.\n\nTwo\nlines\n===\nA mill."})
+    assert read(tmp_path)[0] == [("Facts about it b", "The town."), ("Two lines", "A mill.")]
+
+
+@pytest.mark.parametrize(
+    "unit", ["[", "![", "<a ", "*a ", "`", "> ", "- ", "[a](", "data:a/b;base64,", "---\n", "a: b\n", "<!--", "[^1]:"]
+)
+def test_markdown_without_end_takes_no_time(tmp_path: Path, unit: str) -> None:
+    began = time.process_time()
+    read(written(tmp_path, {"a.md": "---\n" + unit * (10_000 // len(unit)), "b.txt": "The town."}))
+    assert time.process_time() - began < 5
+
+
 # As a source of tasks
+
+
+def test_a_run_is_told_what_was_left_out_and_bad_files_are_skipped_by_a_setting(tmp_path: Path) -> None:
+    folder = _folder_of(tmp_path, 8)
+    written(folder, {"bad.txt": b"\xff", "z.md": "| a |\n|---|\n\nThe town.", "c.pdf": b"%PDF"})
+    fields = {"source": str(folder), "evaluation": 1, "dev": 1}
+    with pytest.raises(TaskFileError, match=r"bad\.txt, line 1: .* set tasks\.folder\.skip_bad_files = true"):
+        open_source(make_settings({"tasks": fields}))
+    source = open_source(make_settings({"tasks": fields | {"folder": {"skip_bad_files": True}}}))
+    (note,) = getattr(source, "notes", ())
+    assert note.startswith(
+        f"{folder}: the passages leave out 1 table, 1 file of kinds that are not read (.pdf: 1), 1 file that can't"
+    )
+    assert "bad.txt, line 1: byte 1" in note
 
 
 def _folder_of(tmp_path: Path, n_documents: int) -> Path:

@@ -6,7 +6,6 @@ import json
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from selfedit.errors import TaskFileError
+from selfedit.characters import passage_key
+from selfedit.errors import SettingsError, TaskFileError
 from selfedit.tasks import places
 from selfedit.tasks.files import as_text, content_id, read_tasks
 from selfedit.types import Probe, Task
@@ -107,18 +107,16 @@ def test_a_paragraph_told_twice_in_an_article_is_one_task_with_all_its_questions
     assert [[probe.question for probe in task.probes] for task in tasks] == [["Who?", "What?"], ["Who?"]]
 
 
-def test_jsonl_is_read_one_task_at_a_time(tmp_path: Path) -> None:
+def test_jsonl_is_read_one_line_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "big.jsonl"
     with path.open("w", encoding="utf-8") as stream:
-        for n in range(3000):
-            stream.write(json.dumps({**RECORD, "id": str(n), "context": f"{n} " + "word " * 1000}) + "\n")
+        for n in range(3000):  # one passage, with a question in each line
+            stream.write(json.dumps({"context": "w" * 5000, "question": f"What is {n}?", "answer": n}) + "\n")
         stream.write("this is not JSON\n")
-    assert [task.id for task in islice(read_tasks(path), 2)] == ["0", "1"]  # the broken end is not reached
     tracemalloc.start()
     try:
         with pytest.raises(TaskFileError, match="line 3001"):
-            for _ in read_tasks(path):
-                pass
+            list(read_tasks(path))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -147,7 +145,7 @@ def test_a_large_document_that_is_not_jsonl_is_refused_with_advice(tmp_path: Pat
     for content in (json.dumps(FLAT * 2, indent=1).encode(), json.dumps(SQUAD).encode(), b"[" + b" " * 300):
         with pytest.raises(TaskFileError, match="convert it to JSONL"):
             read(tmp_path, content)
-    assert len(read(tmp_path, lines(long, {**long, "id": "two"}))) == 2
+    assert len(read(tmp_path, lines(long, {**long, "id": "two", "context": "y" * 100}))) == 2
     with pytest.raises(TaskFileError, match="line 2: the line is longer"):
         read(tmp_path, lines(RECORD, {**long, "context": "x" * 200}))
 
@@ -175,7 +173,8 @@ def broken(**fields: Any) -> bytes:
         (b'{"data": []}\n{"data": []}', "line 2", "trailing characters"),
         (lines(RECORD) + b'{"context": "\xff"}', "line 2:", "column 14 (invalid unicode code point); it is not UTF-8"),
         (b'[\n{"context": "\xff"}]', "line 2:", "column 14 (invalid unicode code point); it is not UTF-8"),
-        (json.dumps(FLAT).encode("utf-16"), "line 1", "not UTF-8"),
+        (b"context,question,answer\nAnn did.,Who?,Ann", "line 1", "CSV, YAML and others are not read"),
+        (b"- context: Ann did.\n  probes: []", "line 1", "CSV, YAML and others are not read"),
         (
             lines(RECORD) + b'{"context": NaN}',
             "line 2",
@@ -191,41 +190,38 @@ def broken(**fields: Any) -> bytes:
         (broken(context=[]), "line 2, context", "empty"),
         (broken(context=["x", 3]), "line 2, context[1]", "expected text, found a number"),
         (broken(probes=None), "line 2, probes", "missing"),
-        (broken(probes=[]), "line 2, probes", "empty"),
         (broken(probes={}), "line 2, probes", "expected a list, found an object"),
         (broken(probes=[QA, {"question": "Who?"}]), "line 2, probes[1]:", "the question has no answer"),
         (broken(probes=None, questions=[{"answer": "Ann"}]), "line 2, questions[0].question", "missing"),
-        (broken(probes=[{**QA, "answer": 1945}]), "line 2, probes[0].answer", "put it in quotes"),
-        (broken(probes=[{"question": "?", "answers": []}]), "line 2, probes[0]:", "the question has no answer"),
+        (broken(probes=[{**QA, "answer": True}]), "line 2, probes[0].answer[0]", "expected text, found true or false"),
         (
-            broken(probes=[{**QA, "answers": [{"text": 3}]}]),
+            broken(probes=[{**QA, "answers": [{"word": 3}]}]),
             "line 2, probes[0].answers[0]",
-            "expected text, found a number",
+            "expected text, found an object",
         ),
         (broken(title=[]), "line 2, title", "expected text, found a list"),
-        (broken(id=7), "line 2, id", "expected text, found a number"),
+        (broken(id=[7]), "line 2, id", "expected text, found a list"),
         (broken(context="\ud800"), "line 2:", "surrogate"),
-        (broken(id="one"), "line 2:", "is there already, at"),
-        (lines(*FLAT, FLAT[0]), "line 3:", "line 1"),
-        ([*FLAT, FLAT[0]], "[2]", "[0]"),
+        (broken(id="one", context="Bob too."), "line 2:", "is there already, at"),
+        (lines({"id": 1, **FLAT[0]}, {"id": "1", **FLAT[1]}), "line 2:", "the id '1' is there already"),
         ([], "tasks:", "no task"),
-        ([{"title": "T"}], "[0].context", "missing"),
+        ([{"title": "T"}], "[0].context", "missing (there are: title)"),
+        ({"train": FLAT}, "context", "missing (there are: train)"),
         ({"data": {}}, "data", "expected a list"),
         ({"data": []}, "data", "empty"),
-        ({"data": [{"title": "T"}]}, "data[0].paragraphs", "missing"),
-        ({"data": [*SQUAD["data"], {"paragraphs": []}]}, "data[1].paragraphs", "empty"),
-        ({"data": [{"paragraphs": [{"context": "x", "qas": []}]}]}, "data[0].paragraphs[0].qas", "empty"),
+        ({"data": [{"title": "T", "paragraphs": {}}]}, "data[0].paragraphs", "expected a list"),
+        ({"data": [{"paragraphs": [{"context": "x"}]}]}, "data[0].paragraphs[0].qas", "missing"),
+        ({"data": [{"paragraphs": [{"context": "x", "qas": []}]}]}, "data[0].paragraphs[0])", "no question has an answer"),
         (
             {"data": [{"paragraphs": [{"context": "x", "qas": [{"question": "?", "answers": []}]}]}]},
-            "data[0].paragraphs[0].qas[0]:",
-            "the question has no answer; give one, or leave the question out (SQuAD v2",
+            "data[0].paragraphs[0])",
+            "no question has an answer; 1 question(s) without an answer, such as SQuAD v2's",
         ),
         (
             {"data": [{"paragraphs": [{"context": "x", "qas": [{"question": "?", "answers": [{"text": float("nan")}]}]}]}]},
             "line 1",
             "NaN",
         ),
-        ({"data": SQUAD["data"] * 2}, "data[1].paragraphs[0]", "data[0].paragraphs[0]"),
     ],
 )
 def test_a_complaint_names_the_place_the_problem_and_what_to_do(tmp_path: Path, content: Any, place: str, problem: str) -> None:
@@ -318,6 +314,9 @@ def test_any_file_gives_tasks_or_a_tasks_file_error(tmp_path: Path, content: byt
         tasks = list(read_tasks(path))
     except TaskFileError:
         return
+    except SettingsError:
+        assert content.startswith(b"PAR1")  # pyarrow may be absent
+        return
     assert tasks
     assert all(task.id and task.text.strip() and task.probes for task in tasks)
     assert all(gold.strip() for task in tasks for probe in task.probes for gold in probe.golds)
@@ -341,7 +340,7 @@ TASKS = st.lists(
     ),
     min_size=1,
     max_size=4,
-    unique_by=lambda task: task.id,
+    unique_by=(lambda task: task.id, lambda task: passage_key(task.text)),
 )
 
 

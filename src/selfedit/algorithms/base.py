@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config import sub_seed
+from ..disk import os_errors_from_safetensors
 from ..engine.base import LocalEngine
 from ..run import Run, replace_directory
 from ..types import Adapter, Edit, Outcome
@@ -124,7 +125,8 @@ def _save(made: Improvement, directory: Path) -> None:
     if made.policy is not None:
         made.policy.save(directory)
     if made.state:
-        save_file({name: tensor.contiguous() for name, tensor in made.state.items()}, directory / STATE_FILE)
+        with os_errors_from_safetensors(directory / STATE_FILE):
+            save_file({name: tensor.contiguous() for name, tensor in made.state.items()}, directory / STATE_FILE)
 
 
 def _load_state(directory: Path) -> State:

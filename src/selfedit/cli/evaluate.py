@@ -68,15 +68,19 @@ def evaluate(
     """
     from ..config import load_settings
     from ..run import write_atomically
+    from .paths import check_directory, check_file
     from .running import execute, show_plans
 
+    check_file(json_file, "--json")
     settings = load_settings(config, **_overrides(protocol, policy, split, seed))
     if dry_run:
         show_plans([settings], json_lines)
         return
     name, tested = config.stem, settings.protocol.name
     name += ("" if name.endswith(tested) else f"-{tested}") + ("" if seed is None else f"-seed-{seed}")
-    summary = execute(settings, out or Path("runs") / name, json_lines)
+    directory = out or Path("runs") / name
+    check_directory(directory)
+    summary = execute(settings, directory, json_lines)
     if json_file is not None:
         write_atomically(json_file, json.dumps(summary, indent=1, allow_nan=False) + "\n")
 

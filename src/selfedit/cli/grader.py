@@ -37,7 +37,9 @@ def report(
     from ..rewards.offline_grader import load_grader
     from ..run import write_atomically
     from ..tasks.places import Place
+    from .paths import check_file
 
+    check_file(json_file, "--json")
     every, grader = read_graded(data), load_grader()
     rows = [row for row in every if title_hash(row.title) not in grader.titles]
     if not rows:
@@ -69,7 +71,7 @@ def report(
     console.print(features)
 
 
-def explain(*, question: str, gold: str, answer: str) -> None:
+def explain(*, question: str, gold: str, answer: str, json_lines: Annotated[bool, Parameter(show_default=False)] = False) -> None:
     """Grade one answer, and show the reasons for the verdict.
 
     For example:
@@ -83,6 +85,8 @@ def explain(*, question: str, gold: str, answer: str) -> None:
         The answer that counts as right.
     answer
         The answer to grade; "" for none.
+    json_lines
+        Print one JSON object instead: right, probability, rule, base, reasons.
     """
     from ..errors import SettingsError
     from ..rewards.offline_grader import load_grader
@@ -91,6 +95,9 @@ def explain(*, question: str, gold: str, answer: str) -> None:
         if not text.strip():
             raise SettingsError(f"--{name} is empty; give a text")
     grade = load_grader().grade(question, [gold], answer)
+    if json_lines:
+        print(dumps(vars(grade) | {"reasons": [reason._asdict() for reason in grade.reasons]}))
+        return
     console = Console(highlight=False)
     verdict = Text("right" if grade.right else "wrong", style="bold green" if grade.right else "bold red")
     console.print(Text.assemble(verdict, f"  probability {grade.probability:.3f}"))

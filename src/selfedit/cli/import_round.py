@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, mean
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +29,8 @@ def import_round(
     Such a round holds passages, several self-edits of each, and every edit's
     answers in several evaluations. The choice is the published one, made by the
     code that `selfedit run` uses: for each passage the edit of the highest mean
-    accuracy, and the first of several equal ones.
+    accuracy (the stored adapter_mean, where there is one), and the first of
+    several equal ones.
 
     For example:
       selfedit import-round round.json
@@ -47,9 +49,18 @@ def import_round(
     """
     from ..edits.parsing.logged import read_round
     from ..run import write_atomically
+    from ..tasks.places import Place
+    from .paths import check_file
 
+    check_file(select, "--select")
+    check_file(json_file, "--json")
     logged = read_round(file)
     winners, report = choose(logged)
+    if not winners:
+        Place(file).fail(
+            f"none of the {len(logged.edits)} self-edits was evaluated (they have neither questions nor stats.adapter_mean)",
+            "give a round that was evaluated; there is nothing to choose by",
+        )
     if select is not None:
         rows = [{"prompt": w.edit.prompt, "completion": w.edit.text} for w in winners]
         write_atomically(select, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -62,7 +73,8 @@ def import_round(
 def choose(logged: LoggedRound) -> tuple[list[RatedEdit], dict[str, Any]]:
     """The edits that the published recipe fine-tunes on, and the round's figures; None where one can't be measured.
 
-    ``seeds``: evaluations per edit, their mean where they differ. ``mean_accuracy`` and ``best_of_k_accuracy`` are means over
+    ``seeds``: evaluations per edit, their mean where they differ; None where only means are logged. ``n_tasks_without_choice``:
+    passages none of whose edits was evaluated. ``mean_accuracy`` and ``best_of_k_accuracy`` are means over
     passages (of the mean over its edits, and of its winner); ``winners_without_gain`` is a share of the winners.
     """
     from ..algorithms.base import rate
@@ -71,21 +83,23 @@ def choose(logged: LoggedRound) -> tuple[list[RatedEdit], dict[str, Any]]:
     from ..edits.parsing.logged import DECIMALS
     from ..rewards.reliability import measure, values_of
 
-    rated = rate(logged.edits, logged.outcomes)
-    winners = select(rated, make_settings({"preset": "paper"}).algorithm)
+    # A stored mean is compared as it is: means that differ in their last bit alone are no tie for the published choice.
+    rated = [replace(r, reward=logged.means.get(r.edit.id, r.reward)) for r in rate(logged.edits, logged.outcomes)]
+    ranked_by = {"rank_by": ["reward"]}
+    winners = select(rated, make_settings({"preset": "paper", "algorithm": ranked_by}).algorithm)
     by_task = values_of(logged.edits, logged.outcomes, "reward")
     found = measure(by_task)
     by_passage: dict[str, list[float]] = defaultdict(list)
     for item in rated:
         if item.reward is not None:
             by_passage[item.edit.task_id].append(item.reward)
-    n_seeds = [len(values) for edits in by_task for values in edits if values]
     # Accuracies were rounded before they were averaged: less than a unit of that is no gain.
     without_gain = [winner.gain is None or winner.gain <= 10**-DECIMALS for winner in winners]
     report = {
         "n_tasks": len(by_task),
         "n_edits": len(rated),
-        "seeds": mean(n_seeds) if n_seeds else None,
+        "n_tasks_without_choice": len(by_task) - len(winners),
+        "seeds": mean(logged.n_evaluations) if logged.n_evaluations else None,
         "var_within": found.var_within,
         "var_between_observed": found.var_observed,
         "reliability": found.reliability,
@@ -106,8 +120,12 @@ def _mean(values: Sequence[float]) -> float | None:
 def _in_words(report: dict[str, Any]) -> Iterator[str]:
     from ..report.words import count, decimal, percent, reliability_line
 
-    seeds = decimal(report["seeds"], 1).removesuffix(".0")
-    yield f"{count(report['n_tasks'])} passages, {count(report['n_edits'])} self-edits, {seeds} evaluations per self-edit."
+    seeds = f"{decimal(report['seeds'], 1).removesuffix('.0')} evaluations per self-edit"
+    if report["seeds"] is None:
+        seeds = "of which only mean accuracies are logged"
+    yield f"{count(report['n_tasks'])} passages, {count(report['n_edits'])} self-edits, {seeds}."
+    if report["n_tasks_without_choice"]:
+        yield f"For {count(report['n_tasks_without_choice'])} of the passages nothing is chosen: no self-edit was evaluated."
     best = percent(report["best_of_k_accuracy"])
     yield f"Mean accuracy: {percent(report['mean_accuracy'])} of all self-edits, {best} of each passage's best one."
     if report["winners_without_gain"] is not None:

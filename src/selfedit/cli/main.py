@@ -1,7 +1,7 @@
 """The command `selfedit`: its help, its verbs, and how it ends.
 
-Exit codes: 0 done, 2 a mistake that the message explains, 130 stopped by the user. torch is imported inside the verbs,
-so that help answers at once.
+Exit codes: 0 done, 1 a check found what does not work, 2 a mistake that the message explains, 130 stopped by the user. torch
+is imported inside the verbs, so that help answers at once.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from ..disk import disk_error, has_no_room, why_not
 from ..errors import SelfEditError
-from . import demo, evaluate, grader, import_round, list_plugins, report, run_file, world_sample
+from . import demo, evaluate, grader, import_round, list_plugins, model, report, run_file, world_sample
+from .paths import with_home
 
 _HELP = """Self-adapting language models. A model reads something new, writes its own
 training notes (self-edits) and is trained on them. Reinforcement learning
@@ -43,6 +46,17 @@ the passage, it learned the answer from its notes.
 For example:
   selfedit world sample --n 2 --family e2
   selfedit world sample --n 100 --form squad --out dev.json"""
+
+_MODEL_HELP = """Models: fetch small pretrained ones, bring your own, and see what works with them.
+
+A model that was fetched or imported is used by its name, in a settings file
+(model.path) and wherever a command takes a model.
+
+For example:
+  selfedit model list
+  selfedit model get smollm2-135m-instruct
+  selfedit model import my-model.Q4_K_M.gguf
+  selfedit model check smollm2-135m-instruct"""
 
 _GRADER_HELP = """The offline grader: grades free-form answers without a paid judge, and gives its reasons.
 
@@ -69,15 +83,28 @@ def build_app() -> App:
         error_console=Console(stderr=True, highlight=False),
     )
     worlds = App(name="world", help=_WORLD_HELP)
-    worlds.command(world_sample.sample)
     graders = App(name="grader", help=_GRADER_HELP)
-    graders.command(grader.report)
-    graders.command(grader.explain)
-    verbs = (demo.demo, run_file.run, evaluate.evaluate, report.report, import_round.import_round, list_plugins.plugins)
-    for verb in (*verbs, grader.report, grader.explain, world_sample.sample):
+    models = App(name="model", help=_MODEL_HELP)
+    verbs: tuple[tuple[App, str | None, Callable[..., Any]], ...] = (
+        (app, None, demo.demo),
+        (app, None, run_file.run),
+        (app, None, evaluate.evaluate),
+        (app, None, report.report),
+        (app, None, import_round.import_round),
+        (app, None, list_plugins.plugins),
+        (models, "list", model.list_models),
+        (models, "get", model.get),
+        (models, "import", model.import_model),
+        (models, "check", model.check),
+        (worlds, None, world_sample.sample),
+        (graders, None, grader.report),
+        (graders, None, grader.explain),
+    )
+    for group, name, verb in verbs:
         verb.__doc__ = _one_paragraph_per_option(verb)
-    for command in (*verbs, worlds, graders):
-        app.command(command)
+        group.command(with_home(verb), name=name)
+    for group in (models, worlds, graders):
+        app.command(group)
     return app
 
 
@@ -95,7 +122,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        build_app()(sys.argv[1:] if tokens is None else list(tokens), exit_on_error=False)
+        code = build_app()(sys.argv[1:] if tokens is None else list(tokens), exit_on_error=False)
     except CycloptsError:
         return 2  # cyclopts has said what is wrong
     except SelfEditError as error:
@@ -104,11 +131,22 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. Nothing is lost: run the same command again to continue.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Whoever read the output is gone (`selfedit ... | head`); Python would complain once more while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read the output is gone (`selfedit ... | head`)
+        _close_output()
         return 1
-    return 0
+    except OSError as error:
+        where = Path(error.filename or "standard output")
+        if not has_no_room(why_not(where, error)):
+            raise
+        _close_output()  # it may be what has no room (`selfedit ... > log`)
+        print(f"selfedit: {disk_error(where, error)}", file=sys.stderr)
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _close_output() -> None:
+    """What is still buffered for standard output goes nowhere; Python would complain once more while it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

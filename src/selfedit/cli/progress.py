@@ -66,7 +66,7 @@ class ConsoleView:
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
-        self._live = console.is_terminal and not console.is_dumb_terminal
+        self._live = console.is_interactive and not console.is_dumb_terminal
         self._ascii = console.options.ascii_only
         self._example_shown = False  # an edit of the example passage
         self._context: object = None  # the example passage that was shown last
@@ -206,7 +206,8 @@ class ConsoleView:
 
     def _on_rung(self, data: Event) -> None:
         bounds = interval(data.get("low"), data.get("high"))
-        self._say(f"  {rung_label(str(data.get('rung', '')))}: {percent(data.get('accuracy'))} ({bounds})")
+        likely = f", log p {decimal(data['logprob'], 2)}" if number(data.get("logprob")) is not None else ""
+        self._say(f"  {rung_label(str(data.get('rung', '')))}: {percent(data.get('accuracy'))} ({bounds}){likely}")
 
     def _on_grader(self, data: Event) -> None:
         for line in str(data.get("text", "")).splitlines():

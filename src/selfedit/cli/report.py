@@ -41,9 +41,12 @@ def report(
     from ..report.html import write_report
     from ..report.table import paired_table, rounds_table
     from ..summary import read_run
+    from .paths import check_file
 
     if not runs:
         raise RunError("no run was given; give the directory of a run, such as runs/demo-seed-0")
+    check_file(json, "--json")
+    check_file(chart, "--chart")
     console = Console(highlight=False)
     summaries = [read_run(run) for run in runs]
     for run, summary in zip(runs, summaries, strict=True):
@@ -60,6 +63,7 @@ def report(
 
 def write_pooled(runs: Sequence[Path], json_file: Path | None, chart: Path | None) -> PooledSummary:
     """The runs' pooled result, written to a JSON file and drawn as a picture where these are named."""
+    from ..disk import disk_error
     from ..errors import RunError
     from ..evaluation.pooled import pool
     from ..report.charts import ladder_chart, save, streams_chart
@@ -75,6 +79,8 @@ def write_pooled(runs: Sequence[Path], json_file: Path | None, chart: Path | Non
         stream = streams_chart(summaries[0]) if len(runs) == 1 else None
         try:
             save(ladder_chart(pooled) if stream is None else stream, chart)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise disk_error(chart, error, "choose another path") from None
+        except ValueError as error:
             raise RunError(f"the chart can't be written: {error}") from None
     return pooled

@@ -31,7 +31,7 @@ def run(
       [tasks]
       source = "squad_dev.json"
 
-    tasks.source is a file of passages with questions (SQuAD or JSONL), or a folder
+    tasks.source is a file of passages with questions (SQuAD, JSONL ...), or a folder
     of text and Markdown files; for a folder, the base model writes the questions.
 
     The same settings in the same directory resume the run. Other settings or
@@ -63,21 +63,22 @@ def run(
         Print one JSON object per line instead of the live view.
     """
     from ..config import load_settings
+    from .paths import check_directory
     from .report import write_pooled
     from .running import choose_view, execute, show_plans
 
     overrides: list[dict[str, int]] = [{"seed": n} for n in dict.fromkeys(seed or [])] or [{}]
     all_settings = [load_settings(config, **override) for override in overrides]
+    directory = out or Path("runs") / config.stem
+    alone = not seed or (out is not None and len(all_settings) == 1)
+    directories = [directory] if alone else [directory / f"seed-{settings.seed}" for settings in all_settings]
+    for own in directories:
+        check_directory(own)
     if check_grader:
         _check(all_settings[0], json_lines)
     if dry_run:
         show_plans(all_settings, json_lines)
         return
-    directory = out or Path("runs") / config.stem
-    if not seed or (out and len(all_settings) == 1):
-        execute(all_settings[0], directory, json_lines)
-        return
-    directories = [directory / f"seed-{settings.seed}" for settings in all_settings]
     for settings, own in zip(all_settings, directories, strict=True):
         execute(settings, own, json_lines)
     if len(directories) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 def choose_view(json_lines: bool) -> AbstractContextManager[OnEvent]:
     """A view of a run on standard output, for a program or for a person; left, it gives the terminal back as it was."""
-    return nullcontext(print_json) if json_lines else ConsoleView(Console(highlight=False))
+    if json_lines:
+        return nullcontext(print_json)
+    # FORCE_COLOR asks for colours, also in a file. A bar that moves is for terminals alone.
+    return ConsoleView(Console(highlight=False, force_interactive=None if sys.stdout.isatty() else False))
 
 
 def execute(settings: Settings, directory: Path, json_lines: bool) -> dict[str, Any]:
@@ -36,4 +40,4 @@ def show_plans(every: Sequence[Settings], json_lines: bool) -> None:
 
     with choose_view(json_lines) as view:
         for settings in every:
-            view("plan", dry_run(settings))
+            view("plan", dry_run(settings, view))

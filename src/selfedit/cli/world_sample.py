@@ -54,7 +54,9 @@ def sample(
     from ..run import write_atomically
     from ..tasks.files import as_text
     from ..tasks.sources.world import draw_tasks
+    from .paths import check_file
 
+    check_file(out, "--out")
     tasks = draw_tasks(split, family, n, seed)
     if out is not None:
         write_atomically(out, as_text(tasks, form or "jsonl"))

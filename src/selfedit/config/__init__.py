@@ -6,6 +6,7 @@ A run is one TOML file; every field has a default that is right for the embedded
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import tomllib
@@ -19,7 +20,7 @@ from .. import plugins
 from ..errors import SettingsError
 from ..templates import Templates, built_in_templates
 from .learning import REACHING_FIELDS, AlgorithmSettings, RewardSettings
-from .plugged import PluggedSection, Section
+from .plugged import PathText, PluggedSection, Section, at_home
 from .presets import PRESETS
 from .protocol_settings import ArmSettings, GateSettings, ProtocolName, ProtocolSettings
 from .sections import (
@@ -95,6 +96,8 @@ class Settings(Section):
         if "judge" in reward.terms and reward.metric != "judge":
             raise ValueError("reward.weights has judge: set reward.metric = 'judge', so that answers are judged")
         self._check_forms()
+        if self.templates.system and not all(m is None or m.templates == "chat" for m in (self.model, self.learner)):
+            raise ValueError("edits.templates.system is for turns: set model.templates = 'chat', or leave it out")
         if self.inner.seeds == "auto" and not self.reward.pilot:
             raise ValueError("inner.seeds = 'auto' needs reward.pilot, at least 1: it measures how much a seed moves a reward")
         return self
@@ -208,12 +211,31 @@ def _ranking(fields: dict[str, Any]) -> dict[str, Any]:
 def load_settings(path: Path, **overrides: Any) -> Settings:
     """Settings from a TOML file, with ``overrides`` (nested fields) on top."""
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields = read_toml(path)
     except OSError as error:
         raise SettingsError(f"{path}: can't be read ({error.strerror}); give a TOML file of settings") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not TOML ({error})") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None
     return make_settings(merged(fields, overrides), str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The fields of a TOML file, also of one with a byte order mark, as editors on Windows write it.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it is not UTF-8, or not TOML; says which, where and what to do.
+    """
+    raw = path.read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
+        raise ValueError("the file is UTF-16 or binary; save it as UTF-8 (in PowerShell: Set-Content -Encoding utf8)")
+    try:
+        return tomllib.loads(raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n"))
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"not TOML ({error}); correct it there") from None
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from .. import plugins
-from .plugged import PluggedSection, plugged
+from .plugged import PathText, PluggedSection, plugged
 
 TermName = Annotated[str, plugged("metrics", "rewards")]
 # Fields of `[reward.judge]` that say how to reach a judge, not what it is asked: a run may go on with others.
@@ -50,7 +50,7 @@ class RewardSettings(PluggedSection):
         "trained. in_context: log-likelihood of the gold answers with the edit in the prompt",
     )
     proxy_keep: int = Field(3, ge=1, description="edits per task that are trained after the proxy has ranked them")
-    validation_text: str = Field("", description="text file whose perplexity is the reward")
+    validation_text: PathText = Field("", description="text file whose perplexity is the reward")
     custom: str = Field("", description="'module:function' of your own: (task, answers) -> float")
 
     def named(self) -> list[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -17,6 +18,21 @@ class Section(BaseModel):
 
 
 Own = TypeVar("Own", bound=BaseModel)
+
+
+def at_home(path: str) -> str:
+    """The path with the home directory in place of a ``~`` that it begins with; ValueError where there is none."""
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        whose = "you have" if path.partition("/")[0] == "~" else "that user has"
+        raise ValueError(f"{path!r}: {whose} no home directory here; write the path in full") from None
+
+
+# A setting that is a path, or may be one; it is recorded as it is found here.
+PathText = Annotated[str, AfterValidator(at_home)]
 
 
 def plugged(*groups: str, optional: bool = False) -> AfterValidator:

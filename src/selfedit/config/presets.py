@@ -8,7 +8,7 @@ from typing import Any
 # on one GPU: q and v adapted, 10 epochs of single sequences, each filled up to 2048 tokens with EOS in the loss, the best of 5.
 _PAPER: dict[str, Any] = {
     "rounds": 2,
-    "model": {"dtype": "bf16", "targets": "paper"},
+    "model": {"targets": "paper"},
     "tasks": {"per_round": 50, "evaluation": 200},
     "edits": {
         "per_task": 5,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from .plugged import Section
+from .plugged import PathText, Section
 
 ProtocolName = Literal["single", "cpt", "continual", "stream"]
 
@@ -114,7 +114,7 @@ class ProtocolSettings(Section):
         "continual: a group's passages one after another, each edit merged, and all passages so far asked after each. stream: "
         "the same with many passages, asked about ten times on the way",
     )
-    policy: str = Field(
+    policy: PathText = Field(
         "",
         description="directory of a finished run, whose policy after the last round writes the edits and learns, or "
         "directory of an adapter; empty: the run trains its own policy first",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
 from .. import plugins
-from ..templates import problem_of
+from ..templates import TEMPLATE_ARGUMENTS, problem_of
 from ..types import Recipe
-from .plugged import PluggedSection, Section, plugged
+from .plugged import PathText, PluggedSection, Section, plugged
 
 Form = str  # the name of a prompt that `Settings.templates` has
 Auto = Literal["auto"]
@@ -22,9 +23,15 @@ PLANNING_FIELDS = ("memory_gib",)
 _EMBEDDED = {"templates": "world", "targets": "gate_proj,up_proj,down_proj@3:"}
 _OTHER = {"templates": "general", "targets": "all-linear"}
 
+# What a chat template is given by those who apply it.
+_RESERVED = {"messages", "conversation", "chat_template", "tools", "documents", "add_generation_prompt", "tokenize"} | {
+    *("continue_final_message", "padding", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs"),
+    *("return_assistant_tokens_mask", "strftime_now"),
+}
+
 
 class AtOnce(NamedTuple):
-    """How much goes through the model together: members in training, rows in decoding, tokens in a pass without gradients.
+    """How much goes through the model together: members in training, rows in decoding, tokens in a pass.
 
     The defaults are where CPUs are busy; more of each gains little.
     """
@@ -37,13 +44,24 @@ class AtOnce(NamedTuple):
 class ModelSettings(Section):
     """The frozen base model, and how it is run."""
 
-    path: str = Field("embedded", description="'embedded', a directory in the Hugging Face format, or a hub id")
+    path: PathText = Field(
+        "embedded",
+        description="'embedded', the name of a model that was fetched or imported (selfedit model list), a directory in the "
+        "Hugging Face format, or a hub id",
+    )
     templates: Literal["auto", "world", "general", "chat"] = Field(
         "auto",
         description="the texts with which this model is prompted and trained. world: those that the embedded base was "
         "pretrained on. general: for any base model. chat: for an instruct model, as turns in its tokenizer's chat template "
         "(many base models have one too, but continue a text better without it). auto: world for the embedded base, else "
         "general",
+    )
+    template_arguments: dict[str, bool | int | float | str] = Field(
+        {},
+        description="chat: arguments of the tokenizer's chat template, such as {enable_thinking = true}. What is not given: "
+        "enable_thinking, thinking and reasoning are false and thinking_budget is 0, so that a model does not think where its "
+        "template has such a switch (thoughts are never trained on nor graded), and today is 2026-01-01, the date that a "
+        "template sees on whatever day the run goes on",
     )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
@@ -70,7 +88,9 @@ class ModelSettings(Section):
     )
     rows_at_once: Count = Field("auto", description="texts written in one batch. auto: what fits into memory, at most 128")
     tokens_at_once: Count = Field(
-        "auto", description="tokens per pass that only scores. auto: what fits into memory, at most 8192"
+        "auto",
+        description="tokens per pass that scores, or trains adapters or the policy; minibatches with more of them take several "
+        "passes, whose gradients add up to the same. auto: what fits into memory, at most 8192",
     )
     deterministic: bool = Field(
         False,
@@ -89,7 +109,25 @@ class ModelSettings(Section):
         if not isinstance(fields, dict):
             return fields
         own = _EMBEDDED if fields.get("path", "embedded") == "embedded" else _OTHER
-        return fields | {name: value for name, value in own.items() if fields.get(name, "auto") == "auto"}
+        fields = fields | {name: value for name, value in own.items() if fields.get(name, "auto") == "auto"}
+        given = fields.get("template_arguments", {})
+        if fields["templates"] == "chat" and isinstance(given, dict):
+            named = {name: value.isoformat() if isinstance(value, date) else value for name, value in given.items()}
+            fields |= {"template_arguments": {**TEMPLATE_ARGUMENTS, **named}}
+        return fields
+
+    @model_validator(mode="after")
+    def _arguments_can_be_given(self) -> ModelSettings:
+        given = self.template_arguments
+        if given and self.templates != "chat":
+            raise ValueError(f"template_arguments are for templates = 'chat', and these are {self.templates!r}: leave them out")
+        if reserved := sorted(_RESERVED & set(given)):
+            raise ValueError(f"template_arguments can't have {reserved[0]!r}: the run itself gives it to the template")
+        try:
+            date.fromisoformat(str(given.get("today", "2026-01-01")))
+        except ValueError:
+            raise ValueError(f"template_arguments.today is {given['today']!r}: give a date like 2026-01-31") from None
+        return self
 
     @property
     def at_once(self) -> AtOnce:
@@ -102,9 +140,9 @@ class TaskSettings(PluggedSection):
     """Where tasks come from, and how many are drawn. Train, development and test tasks never overlap."""
 
     groups: ClassVar[tuple[str, ...]] = ("tasks",)
-    source: str = Field(
+    source: PathText = Field(
         "world",
-        description="'world', a tasks file (SQuAD v1 JSON, flat JSON, JSONL), a folder of text and Markdown files (the base "
+        description="'world', a tasks file (SQuAD, JSON, JSONL, Parquet), a folder of text and Markdown files (the base "
         "then writes the questions), or the name of a plug-in (selfedit plugins)",
     )
     passage_chars: int = Field(1000, ge=100, description="folder: longest passage, in characters")
@@ -158,12 +196,14 @@ class EditSettings(PluggedSection):
         {},
         description="texts of your own by name. A prompt for form, new or instead of a built-in one, has {context} and may "
         "have {title}. These names replace other texts: answer ({question}, {title}), open_book ({context}, {question}, "
-        "{title}), line ({line}, {title}; a training sequence), directives ({context}, {title}, {options})",
+        "{title}), line ({line}, {title}; a training sequence), directives ({context}, {title}, {options}), system (chat: the "
+        "message before every turn, in place of the chat template's own)",
     )
     rules: Literal["plain", "seal"] = Field(
         "plain",
-        description="how an edit's text becomes training sequences. plain: one per line, without list markers, a question "
-        "together with its answer. seal: as in SEAL's public code, which keeps numbers, drops a preamble, and takes numbered "
+        description="how an edit's text becomes training sequences. plain: one per line, without list markers, "
+        "code fences, JSON's signs, headings, greetings and offers, a question together with its answer. seal: as in SEAL's "
+        "public code, which keeps numbers, drops a preamble, and takes numbered "
         "questions as items",
     )
     per_task: int = Field(8, ge=1, description="self-edits sampled per task")

@@ -23,6 +23,7 @@ from pydantic import Field, field_validator
 from .. import config
 from ..config import Section
 from ..templates import fill
+from ..thoughts import without_thoughts
 from ..types import Change, Edit, Recipe, Task
 from .base import Tokens
 from .text import text_change
@@ -140,6 +141,7 @@ class Directives:
 
     def read(self, text: str) -> tuple[Directive | None, str, str]:
         """The directive in a text, what was clamped, and why there is none. Strict: one JSON object, all fields, known names."""
+        text = without_thoughts(text)
         start, end = text.find("{"), text.find("}")
         if not 0 <= start < end or end > MAX_CHARS:
             return None, "", f"the directive is not a JSON object of at most {MAX_CHARS} characters"

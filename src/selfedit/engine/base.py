@@ -18,6 +18,7 @@ from ..types import Adapter, Completion, Scored, TrainSequence, Update
 
 if TYPE_CHECKING:
     from .adapters.lora import Bank
+    from .model.texts import Pair
     from .training.fit import Training
     from .training.states import TokenStates
 
@@ -84,8 +85,20 @@ class Engine(Protocol):
         """Token ids of a text that continues one; special tokens spelled out in it are plain text."""
         ...
 
-    def encode_chat(self, prompt: str) -> list[int]:
-        """Token ids of a user's turn in the model's chat template; without a template, those of `encode_prompt`."""
+    def encode_chat(self, prompt: str, *, system: str = "", answering: bool = False) -> list[int]:
+        """Token ids of a user's turn in the model's chat template; without a template, those of `encode_prompt`.
+
+        ``system``: the message before it. ``answering``: up to where a short answer begins, with any thought closed.
+        """
+        ...
+
+    def encode_pair(self, prompt: str, answer: str, *, chat: bool = False, system: str = "") -> Pair:
+        """A prompt (``chat``: a turn) and its answer with the token that ends it, encoded as one text."""
+        ...
+
+    @property
+    def opens_thought(self) -> str:
+        """The tag with which the model's chat template opens a thought in every prompt; empty where it opens none."""
         ...
 
     def load_adapter(self, directory: Path) -> Adapter:
@@ -95,7 +108,8 @@ class Engine(Protocol):
     def merge(self, adapter: Adapter, directory: Path) -> None:
         """Write base and adapter as a new base: a Hugging Face directory, in the dtype loaded, that must not exist yet.
 
-        Its ``merge.json`` names the base, the base's hash (of the tensors as loaded here) and the adapter's.
+        Its ``merge.json`` names the base, the base's hash (of the tensors as loaded here), the adapter's, and the versions of
+        transformers that are known to compute the same logits.
 
         Raises:
             ModelError: the directory exists, or the adapter can't be merged into this base.
@@ -198,6 +212,11 @@ class Engine(Protocol):
 class LocalEngine(Engine, Protocol):
     """An engine in this process, whose adapters algorithms can train with losses of their own."""
 
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens that `states` should get at most in one call with gradients; a single longer sequence is fine."""
+        ...
+
     def training(self, updates: Sequence[Update], *, on: Adapter | None, init: Adapter | None = None) -> Training:
         """The updates of an `apply`, not begun yet, for a caller that wants to pause on the way."""
         ...
@@ -219,14 +238,24 @@ class LocalEngine(Engine, Protocol):
     ) -> TokenStates:
         """One forward of ``sequences_K[k]`` under member k: log-probabilities with gradients, for losses of any kind.
 
-        All of it is one batch in memory; cut it where that is too much, and let gradients add up.
+        All of it is one batch in memory; cut it where it has more than `tokens_at_once`, and let gradients add up.
         """
         ...
 
 
-def encode_asked(engine: Engine, templates: Templates, prompt: str) -> list[int]:
-    """Token ids of a prompt made from these templates: a turn in the model's chat template where they are for turns."""
-    return engine.encode_chat(prompt) if templates.chat else engine.encode_prompt(prompt)
+def encode_asked(engine: Engine, templates: Templates, prompt: str, *, answering: bool = False) -> list[int]:
+    """Token ids of a prompt made from these templates: a turn in the model's chat template where they are for turns.
+
+    ``answering``: up to where a short answer begins (`Engine.encode_chat`).
+    """
+    if templates.chat:
+        return engine.encode_chat(prompt, system=templates.system, answering=answering)
+    return engine.encode_prompt(prompt)
+
+
+def encode_answered(engine: Engine, templates: Templates, prompt: str, answer: str) -> Pair:
+    """A prompt made from these templates and its answer (`templates.gold_text`), encoded as one text."""
+    return engine.encode_pair(prompt, answer, chat=templates.chat, system=templates.system)
 
 
 def check_chat(engine: Engine, templates: Templates, path: str) -> None:

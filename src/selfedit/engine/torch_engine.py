@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..config import AtOnce
 from ..errors import ModelError, SettingsError, UpdateError
 from ..types import Adapter, TrainSequence, Update
-from .adapters.adapter_context import shared_views
+from .adapters.adapter_context import refuse_transposed, shared_views
 from .adapters.arithmetic import combined
 from .adapters.lora import Bank, LoraAdapter, initial_adapter
 from .adapters.merged_base import merge
@@ -37,8 +38,11 @@ class TorchEngine(Reader):
         at_once: AtOnce = USUAL,
         device: str = "auto",
         targets: str | Sequence[str] = "all-linear",
+        template_arguments: Mapping[str, Any] | None = None,
     ) -> TorchEngine:
         """Load a directory in the HF format, or a hub id. ``dtype``: of base and computation; adapters stay fp32.
+
+        ``template_arguments``: of the tokenizer's chat template, beside `templates.TEMPLATE_ARGUMENTS`.
 
         Raises:
             ModelError: it can't be loaded or used; the message says what to do.
@@ -50,12 +54,16 @@ class TorchEngine(Reader):
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
         )
-        return cls(model, tokenizer, name=source, at_once=at_once, targets=targets)
+        return cls(model, tokenizer, name=source, at_once=at_once, targets=targets, template_arguments=template_arguments)
 
     def load_adapter(self, directory: Path) -> LoraAdapter:
         """An adapter that was saved (a PEFT directory), checked against this base."""
         adapter = LoraAdapter.load(directory)
-        shared_views(adapter, self.model, torch.device("cpu"), torch.float32)
+        try:
+            shared_views(adapter, self.model, torch.device("cpu"), torch.float32)
+            refuse_transposed(adapter, self.model)
+        except ModelError as error:
+            raise ModelError(f"{directory}: {error}") from error
         return adapter
 
     def merge(self, adapter: Adapter, directory: Path) -> None:

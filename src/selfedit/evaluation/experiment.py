@@ -23,10 +23,11 @@ from ..tasks.sources.base import open_source
 from ..tasks.world.writing import style_of
 from .ladder import by_kind, paired_rows, rungs_of, verbatim_share
 from .machine import at_hand, engines, needs, numerics, resolve
-from .planning import measured_seconds, plan
+from .planning import plan, reading_problems
 from .protocols import check_policy, tested, trained_policies
 from .remembered import remember_tasks, source_of
 from .rungs.base import Result
+from .timing import TASKS, measured_seconds
 
 
 def general_style(line: str) -> str:
@@ -34,16 +35,21 @@ def general_style(line: str) -> str:
     return "question-answer" if "?" in line else "statement"
 
 
-def dry_run(settings: Settings) -> dict[str, Any]:
+def dry_run(settings: Settings, on_event: OnEvent = ignore_event) -> dict[str, Any]:
     """The plan, with the tasks read and, for a model at hand, the seconds estimated. Raises what a run would at its start."""
     check_policy(settings)
-    open_source(settings)
+    source = open_source(settings)
+    notes = getattr(source, "notes", ())
     if not at_hand(settings):
-        return plan(settings)
+        return plan(settings, notes=notes)
     with numerics(settings):
         settings, why = resolve(settings)
-        planned = plan(settings, needs(settings), why)
-        planned["estimated_seconds"] = measured_seconds(settings, engines(settings)[1])
+        planned = plan(settings, needs(settings), why, notes)
+        tasks, both = source.draw(1)[:TASKS], engines(settings)
+        planned["lines"] += [f"too long   {problem}" for problem in reading_problems(settings, both[1], source)]
+        text = f"Measuring the time: edits of {counted(len(tasks), 'passage')} are written, trained on for a moment, and tested"
+        on_event("stage", {"name": "timing", "text": text})
+        planned["estimated_seconds"] = measured_seconds(settings, planned, *both, tasks)
     return planned
 
 
@@ -75,6 +81,8 @@ def _run(run: Run) -> dict[str, Any]:
     if caveat := check_policy(settings):
         run.emit("warning", text=caveat)
     source = source_of(run)
+    for note in getattr(source, "notes", ()):
+        run.emit("warning", text=note)
     parts = Parts.of(run, *engines(settings), style_of if settings.tasks.source == "world" else general_style)
     before = run.once("base", lambda: _hashes(parts))
     for whose, sha256 in _hashes(parts).items():
@@ -82,6 +90,8 @@ def _run(run: Run) -> dict[str, Any]:
             path = settings.model.path if whose == "sha256" else settings.of_learner().model.path
             raise ModelError(f"{path}: its weights are not those that this run started with")
     remember_tasks(run, source)
+    for note in (*getattr(source, "notes", ()), *reading_problems(settings, parts.inner.engine, source)):
+        run.emit("warning", text=note)
     if settings.tasks.split != "dev":  # from here on tasks are looked at; a run that could not begin has looked at none
         _ledger(run)
     source = with_probes(source, parts)
@@ -89,7 +99,8 @@ def _run(run: Run) -> dict[str, Any]:
     run.emit("passage", context=tasks[0].text, question_count=len(tasks[0].probes))
     trained = trained_policies(parts, source)
     rungs, more = tested(parts, trained, tasks, source)
-    return {**_summary(parts, trained, rungs, before), **more, "timing": _timing(run)}
+    notes = [*getattr(source, "notes", ()), *_notes(settings, rungs)]
+    return {**_summary(parts, trained, rungs, before), "notes": notes, **more, "timing": _timing(run)}
 
 
 def _timing(run: Run) -> dict[str, Any]:
@@ -154,7 +165,6 @@ def _summary(parts: Parts, trained: Trained, rungs: dict[str, Result], before: d
         "style_shares": {name: parts.style_shares(rung.texts) for name, rung in rungs.items() if rung.texts},
         "verbatim_share": verbatim_share(rungs),
         "examples": _examples(parts, rungs, last),
-        "notes": _notes(settings, rungs),
         "policies": [policy and policy.sha256 for policy in trained.policies],
         "base_sha256_before": before["sha256"],
         "base_sha256_after": after["sha256"],

@@ -32,15 +32,16 @@ class Rung(ABC):
 
     ``label`` is its name in reports, ``group`` what it is there for: ``before RL``, ``after RL``, ``ablation`` (one half of
     the trained model) or ``ceiling``. ``pairs`` are the differences a - b that it is compared by, as names of rungs (`LAST_ROUND`
-    for the last round's). ``trains``: something is learned. ``for_groups``: it has a meaning where many passages are learned in
-    one adapter. ``takes_apart``: it needs one model that both writes and learns, and a trained policy. Its own settings, if any,
-    are the model ``Settings``.
+    for the last round's). ``trains``: something is learned; ``writes``: self-edits are written for it. ``for_groups``: it has a
+    meaning where many passages are learned in one adapter. ``takes_apart``: it needs one model that both writes and learns, and
+    a trained policy. Its own settings, if any, are the model ``Settings``.
     """
 
     label: str = ""
     group: str = "before RL"
     pairs: Sequence[tuple[str, str]] = ()
     trains: bool = True
+    writes: bool = True
     for_groups: bool = True
     takes_apart: bool = False
 

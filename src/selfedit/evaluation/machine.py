@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +21,15 @@ from transformers import PreTrainedModel
 from ..config import Settings
 from ..engine.base import LocalEngine
 from ..engine.model import loading
+from ..engine.model.whereabouts import is_here
 from ..engine.planning import capacity, memory
 from ..engine.planning.determinism import deterministic
+from ..engine.planning.limits import threads_within_limits
 from ..engine.planning.memory import GIB, Costs, Load, adapter_size
 from ..engine.torch_engine import TorchEngine
 from ..errors import ModelError, SelfEditError
 from ..inner import COHORTS_PER_CHUNK
+from ..models.shelf import resolve as resolve_model
 from ..plugins import find
 from .planning import made_up_updates
 
@@ -40,26 +44,36 @@ EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "base"
 
 
 def model_path(name: str) -> str:
-    """The checkpoint that a model setting names; ``embedded`` is the base that ships with the package."""
+    """The checkpoint that a model setting names: ``embedded`` is the base that ships with the package, a name that was fetched
+    or imported (`models.shelf`) is that model's directory, all else is a directory or a hub id.
+
+    Raises:
+        ModelError: the model of this name was not fetched yet, or is incomplete.
+    """
     if name != "embedded":
-        return name
+        return name if Path(name).is_dir() else resolve_model(name) or name
     if not (EMBEDDED / "model.safetensors").exists():
         raise ModelError(f"the embedded base is missing ({EMBEDDED}); reinstall selfedit, or set model.path")
     return str(EMBEDDED)
 
 
 def at_hand(settings: Settings) -> bool:
-    """The models are on this machine: reading them downloads nothing."""
-    paths = [settings.model.path, settings.of_learner().model.path]
-    return all(path == "embedded" or Path(path).is_dir() for path in paths)
+    """The models are on this machine: reading them downloads nothing. Raises as `is_here` where one of them is nowhere."""
+    paths = dict.fromkeys((settings.model.path, settings.of_learner().model.path))
+    here = [is_here(model_path(path)) for path in paths]
+    return all(here)
 
 
-def numerics(settings: Settings) -> AbstractContextManager[None]:
-    """Everything that these settings compute goes in here: `deterministic`, of either model, holds inside."""
+@contextmanager
+def numerics(settings: Settings) -> Iterator[None]:
+    """Everything that these settings compute goes in here: `deterministic`, of either model, holds inside, and no more threads
+    than processors are left to this process.
+    """
     models = (settings.model, settings.of_learner().model)
-    if not any(model.deterministic for model in models):
-        return nullcontext()
-    return deterministic(next((model.device for model in models if not model.device.startswith("cpu")), "cpu"))
+    device = next((model.device for model in models if not model.device.startswith("cpu")), "cpu")
+    wanted = any(model.deterministic for model in models)
+    with threads_within_limits(), deterministic(device) if wanted else nullcontext():
+        yield
 
 
 def load_engine(settings: Settings) -> LocalEngine:
@@ -73,6 +87,7 @@ def load_engine(settings: Settings) -> LocalEngine:
         at_once=model.at_once,
         device=model.device,
         targets=settings.targets,
+        template_arguments=model.template_arguments,
     )
 
 
@@ -104,13 +119,14 @@ class Machine:
         except SelfEditError:
             raise
         except Exception as error:  # the model's own code can raise anything
-            if "auto" in (model.members_at_once, model.rows_at_once, model.tokens_at_once):
+            limits = [f"{name}_at_once" for name in model.at_once._fields]
+            if "auto" in [getattr(model, name) for name in limits]:
                 section = "learner" if role == "learner" else "model"
                 members, rows, tokens = model.at_once
                 warnings.warn(
                     f"{model.path}: its size is not known before its weights are loaded ({type(error).__name__}: {error}), so "
-                    f"memory is not planned: {members} adapters, {rows} texts and {tokens} scored tokens at once. If that is too "
-                    f"much, or too little, set {section}.members_at_once, {section}.rows_at_once and {section}.tokens_at_once",
+                    f"memory is not planned: {members} adapters, {rows} texts and {tokens} tokens per pass "
+                    f"at once. If that does not suit, set {', '.join(f'{section}.{name}' for name in limits)}",
                     stacklevel=2,
                 )
 
@@ -149,12 +165,12 @@ class Machine:
 
     def resolved(self, usable: int) -> tuple[Settings, str]:
         """The settings with nothing left for the machine to decide, and why the dtype was chosen (empty where the settings name
-        it). ``usable``: bytes to plan with where the settings don't say.
+        one that suits the machine). ``usable``: bytes to plan with where the settings don't say.
         """
         model, gib = self.settings.model, self.settings.model.memory_gib
         if gib == "auto":
             gib = capacity.readable_gib(usable)
-        dtype, why = (model.dtype, "") if model.dtype != "auto" else self._dtype(int(gib * GIB))
+        dtype, why = (model.dtype, self._slow()) if model.dtype != "auto" else self._dtype(int(gib * GIB))
         fits, costs = model.at_once, self._costs(dtype)
         if costs and self._planned:
             load = self._planned[1]
@@ -162,6 +178,12 @@ class Machine:
         at_once = {f"{name}_at_once": n for name, n in fits._asdict().items()}
         at_once = {name: n if getattr(model, name) == "auto" else getattr(model, name) for name, n in at_once.items()}
         return self.settings.on_machine(device=str(self.device), dtype=dtype, memory_gib=gib, **at_once), why
+
+    def _slow(self) -> str:
+        """What a named dtype costs here; empty where nothing."""
+        if self.settings.model.dtype != "bf16" or loading.has_bf16_units(self.device):
+            return ""
+        return "bf16: several times slower than fp32 here, as there are no matrix units for it; set model.dtype = 'auto'"
 
     def _dtype(self, budget: int) -> tuple[Dtype, str]:
         """The dtype, and why in words; measured where that is cheap and the result is open."""

@@ -1,31 +1,33 @@
-"""What a run will do, before it does it: the arithmetic, and a short measurement for the time."""
+"""What a run will do, before it does it: the arithmetic (the time: `timing`)."""
 
 from __future__ import annotations
 
 import random
-import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..config import ArmSettings, Settings
 from ..edits.parsing.lines import padded
-from ..engine.base import Engine
-from ..inner import COHORTS_PER_CHUNK
+from ..engine.base import Engine, encode_asked
 from ..loop import counted
 from ..plugins import find
 from ..rewards.seeds import MOST, edits_tried, most_trials
+from ..tasks.sources.base import TaskSource
+from ..templates import answer_prompt, gold_text
 from ..types import TrainSequence, Update
 from .ladder import rungs_of
 
-# A self-edit on the embedded world: lines of about 20 tokens; one of SEAL's published round: 8 sequences with the passage
-# (16 179 padded tokens an epoch). Only the estimates rest on it.
-_LINE_TOKENS, _SEQUENCES = 24, 8
+# A self-edit on the embedded world has lines of about 20 tokens. Only the measured speed of bf16 rests on it.
+_LINE_TOKENS = 24
 
 
-def plan(settings: Settings, needs: dict[str, Any] | None = None, why: str = "") -> dict[str, Any]:
-    """What a run will do, and the arithmetic of it: ``{lines, inner_loops, estimated_seconds: None}`` and ``needs``.
+def plan(settings: Settings, needs: dict[str, Any] | None = None, why: str = "", notes: Sequence[str] = ()) -> dict[str, Any]:
+    """What a run will do, and the arithmetic of it: ``{lines, inner_loops, edits, passages, estimated_seconds: None}`` and
+    ``needs``. ``edits``: self-edits that are written; ``passages``: inner loops on something else than those.
 
     ``needs``: what `machine.needs` says, where the models are at hand. ``why``: why their dtypes were chosen.
+    ``notes``: what the task source left out.
     """
     needs = needs or {"memory": None}
     tasks, protocol, learner, rounds = settings.tasks, settings.protocol, settings.learner, settings.rounds
@@ -37,6 +39,7 @@ def plan(settings: Settings, needs: dict[str, Any] | None = None, why: str = "")
     if learner:
         lines += [f"learner    {learner.path}", *_memory_lines(needs.get("learner_memory"))]
     lines.append(f"tasks      {tasks.source}; tested on {counted(held_out, 'held-out task')} of the split {tasks.split}")
+    lines += [f"           {note}" for note in notes]
     if rounds:
         evaluations = f"{counted(rounds + 1, 'evaluation')} x {counted(tasks.dev, 'development task')}"
         lines += [
@@ -46,11 +49,15 @@ def plan(settings: Settings, needs: dict[str, Any] | None = None, why: str = "")
     else:
         lines.append(f"policy     {protocol.policy or 'the base model: there are no rounds of training'}")
     total = training + looks + tested
+    unwritten = [rung for rung in rungs_of(settings).values() if not rung.writes] if protocol.name == "single" else []
+    passages = sum(rung.cost(settings) for rung in unwritten)
+    written = rounds * tasks.per_round * settings.edits.per_task + looks + tested - passages
     lines += [
         f"{test} {counted(tested, 'inner loop')}",
         f"total      {counted(total, 'inner loop')}, {_length(settings)}",
     ]
-    return {"lines": lines, "inner_loops": total, "estimated_seconds": None, **needs}
+    counts = {"inner_loops": total, "edits": written, "passages": passages}
+    return {"lines": lines, **counts, "estimated_seconds": None, **needs}
 
 
 def _round(settings: Settings) -> str:
@@ -118,7 +125,7 @@ def _memory_lines(memory: dict[str, Any] | None) -> list[str]:
         return []
     names = {"training": "inner loops", "m_step": "training the policy", "scoring": "scoring", "decoding": "writing"}
     uses = ", ".join(f"{name} {memory[part]:.2f}" for part, name in names.items() if memory[part])
-    at_once = f"{counted(memory['rows'], 'text')} being written; {counted(memory['tokens'], 'token')} being scored"
+    at_once = f"{counted(memory['rows'], 'text')} being written; {counted(memory['tokens'], 'token')} per pass"
     if memory["training"]:
         sets = f" in each of up to {memory['cohorts']} parallel sets" if memory["cohorts"] > 1 else ""
         members, step = counted(memory["members"], "adapter"), counted(memory["step_tokens"], "token")
@@ -130,10 +137,38 @@ def _memory_lines(memory: dict[str, Any] | None) -> list[str]:
     ]
     if memory["peak"] > memory["budget"]:
         lines.append(
-            "too much   this run needs more memory than it may use: lower edits.max_new_tokens, inner.rank or "
-            "algorithm.batch_size, or take a smaller model"
+            "too much   this run needs more memory than it may use: lower edits.max_new_tokens, inner.rank or algorithm.rank, "
+            "or take a smaller model"
         )
     return lines
+
+
+def reading_problems(settings: Settings, engine: Engine, source: TaskSource) -> list[str]:
+    """What of the tasks the model that learns can't read or write whole: gold answers and passages, counted."""
+    settings = settings.of_learner()
+    most, templates = settings.reward.max_answer_tokens, settings.templates
+    held_out = source.evaluation()
+    tasks = {
+        task.id: task for task in (*held_out, *source.dev(), *(t for i in range(settings.rounds) for t in source.draw(i + 1)))
+    }
+    golds = [len(engine.encode(gold_text(probe, templates))) for task in tasks.values() for probe in task.probes]
+    problems = []
+    if long := sum(n > most for n in golds):
+        problems.append(
+            f"{long} of {counted(len(golds), 'gold answer')} have more than reward.max_answer_tokens = {most} tokens (the "
+            f"longest {max(golds)}): such an answer counts as right only where the model would write it word for word, as "
+            "answers are cut there. Raise reward.max_answer_tokens"
+        )
+    if "in_context" not in (*rungs_of(settings), settings.reward.proxy):
+        return problems
+    room = engine.window - most
+    asked = [answer_prompt(task, task.probes[0], templates, open_book=True) for task in held_out if task.probes]
+    if cut := sum(len(encode_asked(engine, templates, prompt, answering=True)) > room for prompt in asked):
+        problems.append(
+            f"{cut} of {counted(len(asked), 'held-out passage')} with a question are too long for the model's window of "
+            f"{engine.window} tokens: where a passage is in view (in_context), the model sees its beginning"
+        )
+    return problems
 
 
 def made_up_updates(settings: Settings, engine: Engine, n: int, steps: int) -> list[Update]:
@@ -146,18 +181,3 @@ def made_up_updates(settings: Settings, engine: Engine, n: int, steps: int) -> l
         sequences = padded(sequences, min(engine.window, inner.pad_to), engine.eos_id)
     update = replace(recipe.update(sequences), steps=steps, schedule="linear")
     return [replace(update, seed=rng.randrange(1 << 31)) for _ in range(n)]
-
-
-def measured_seconds(settings: Settings, engine: Engine) -> float:
-    """Seconds for all inner loops of a run on the learner's engine, from a chunk of random updates timed for a few steps.
-
-    An estimate: writing edits, answering probes and longer passages are not included; edits shorter than the mean take less.
-    """
-    whole = find("edits", settings.edits.kind).largest(settings)[0].steps_for(_SEQUENCES)
-    n, steps = COHORTS_PER_CHUNK * settings.of_learner().model.at_once.members, min(whole, 3)
-    updates = made_up_updates(settings, engine, n, steps)
-    engine.apply(updates[:1], on=None)  # first-use costs
-    began = time.perf_counter()
-    engine.apply(updates, on=None)
-    seconds_per_loop = (time.perf_counter() - began) / n * whole / steps
-    return round(seconds_per_loop * plan(settings)["inner_loops"], 1)

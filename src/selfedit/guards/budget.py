@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from ..config import GuardSettings
-from ..engine.base import Engine, encode_asked
+from ..engine.base import Engine, encode_answered
 from ..templates import Templates, answer_prompt, gold_text
 from ..types import Adapter, Probe, Task
 from .base import Figures, Look, Subject, dev_change
@@ -62,11 +62,8 @@ def retention(engine: Engine, on: Adapter | None, probes: Sequence[Probe], templ
         return None
     nowhere = Task("known", "", (), ())
     pairs = [
-        (
-            encode_asked(engine, templates, answer_prompt(nowhere, probe, templates)),
-            [*engine.encode(gold_text(probe, templates)), engine.eos_id],
-        )
+        encode_answered(engine, templates, answer_prompt(nowhere, probe, templates), gold_text(probe, templates))
         for probe in probes
     ]
-    scored = engine.score([pairs], on=on)[0]
+    scored = engine.score([[(pair.prompt, pair.answer) for pair in pairs]], on=on)[0]
     return sum(s.greedy for s in scored) / len(scored)

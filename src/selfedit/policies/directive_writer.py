@@ -27,7 +27,7 @@ class DirectiveWriter(LanguageModel):
             return super().propose(tasks, k, seed, form)
         owners = [(task, index, sub_seed(seed, "directive", task.id, index)) for task in tasks for index in range(k)]
         prompts = [self.kind.prompt(task) for task in tasks for _ in range(k)]
-        ids = [self.encode(prompt) for prompt in prompts]
+        ids = [self.encode(prompt, answering=self.kind.options.written == "choice") for prompt in prompts]
         written = self._written(ids, [edit_seed for _, _, edit_seed in owners])
         free, options = self.settings.edits, self.kind.options
         temperature, top_p = (options.temperature, 1.0) if options.written == "choice" else (free.temperature, free.top_p)

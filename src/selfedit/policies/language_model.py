@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config import Settings, sub_seed
 from ..engine.base import Engine, encode_asked
@@ -27,9 +27,12 @@ class LanguageModel:
         """The adapter's hash, or ``base``."""
         return "base" if self.adapter is None else self.adapter.sha256
 
-    def encode(self, prompt: str) -> list[int]:
-        """Token ids of a prompt; a turn in the model's chat template where the templates are for turns."""
-        return encode_asked(self.engine, self.settings.templates, prompt)
+    def encode(self, prompt: str, *, answering: bool = False) -> list[int]:
+        """Token ids of a prompt; a turn in the model's chat template where the templates are for turns.
+
+        ``answering``: up to where a short answer begins (`Engine.encode_chat`).
+        """
+        return encode_asked(self.engine, self.settings.templates, prompt, answering=answering)
 
     def problem(self, prompt_ids: Sequence[int], room: int = 1) -> str:
         """Why the policy can't write ``room`` tokens after this prompt; empty where it can."""
@@ -84,9 +87,9 @@ class LanguageModel:
         return [forms[(number if n > 1 else index) % len(forms)] for number in range(n)]
 
     def write(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Completion]:
-        """One free text per prompt."""
+        """One free text per prompt. A thought that the prompt opens begins with its tag, as one that the model opens does."""
         how = self.settings.edits
-        return self.engine.sample(
+        written = self.engine.sample(
             prompts,
             seeds,
             on=self.adapter,
@@ -94,6 +97,8 @@ class LanguageModel:
             temperature=how.temperature,
             top_p=how.top_p,
         )
+        opened = self.engine.opens_thought if self.settings.templates.chat else ""
+        return [replace(one, text=f"{opened}\n{one.text}") for one in written] if opened else written
 
     def choose(
         self,

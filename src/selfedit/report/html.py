@@ -84,11 +84,16 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = (words.count, words.direction, words.duration, words.interval, words.percent, words.points)
+    shown = (words.count, words.decimal, words.direction, words.duration, words.interval, words.percent, words.points)
     named = (words.rung_group, words.rung_label, words.style_label)
     rounds = (table.round_figures, table.round_name, table.verdict_text)
     environment.globals |= {function.__name__: function for function in (*shown, *named, *rounds)}
-    environment.globals |= {"arm_cells": arms.cells, "arm_columns": arms.COLUMNS, "rounds_legend": table.ROUNDS_LEGEND}
+    environment.globals |= {
+        "arm_cells": arms.cells,
+        "arm_columns": arms.COLUMNS,
+        "rounds_legend": table.ROUNDS_LEGEND,
+        "log_p_legend": table.LOG_P_LEGEND,
+    }
     environment.globals |= {"arms_caption": arms.ARMS_CAPTION, "arms_legend": arms.ARMS_LEGEND}
     environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
     return environment

@@ -27,13 +27,14 @@ if TYPE_CHECKING:  # importing pydantic would slow the command's help down
     from ..rows import LadderRow, RoundRow
     from ..summary import AnySummary, Summary
 
-_BAR, _ROOM_FOR_BARS, _ROOM_FOR_NAMES = 10, 80, 110  # cells
+_BAR, _ROOM_FOR_BARS, _ROOM_FOR_NAMES = 8, 80, 110  # cells
 _COLOURS = {"before RL": "default", "after RL": "bold cyan", "ablation": "yellow", "ceiling": "dim"}
 ROUNDS_LEGEND = (
     "Reward: mean over the round's valid self-edits. Valid: self-edits that could be trained on. Selected: self-edits that the "
     "policy then learned from. Dev: accuracy on development tasks. KL: divergence from the base, in nats per token. Known: "
     "accuracy on facts that the base already knew. Norm: largest relative change of a weight matrix."
 )
+LOG_P_LEGEND = "Log p: log-likelihood of the right answers, in nats per token."
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -71,7 +72,8 @@ class LadderTable:
             table.add_column("Rung", overflow="fold", style="dim")
         if barred:
             table.add_column("", no_wrap=True)
-        for name in ("Accuracy", "95 % interval", "Steps", "Tokens"):
+        likely = barred and any(_logprob(row) is not None for row in self.ladder)
+        for name in ("Accuracy", "95 % interval", *(["Log p"] if likely else []), "Steps", "Tokens"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in self.ladder:
             colour = _COLOURS[rung_group(row.rung)]
@@ -80,10 +82,12 @@ class LadderTable:
                 *([Text(plain(row.rung))] if named else []),
                 *([Text(bar(row.accuracy or 0.0, _BAR, options.ascii_only), style=colour)] if barred else []),
                 Text(percent(row.accuracy), style=colour),
-                *(interval(row.low, row.high), count(row.steps), count(row.trained_tokens)),
+                interval(row.low, row.high),
+                *([decimal(_logprob(row), 2)] if likely else []),
+                *(count(row.steps), count(row.trained_tokens)),
             )
         yield table
-        yield Text(_sizes(self.ladder), style="dim")
+        yield Text(f"{_sizes(self.ladder)}{f' {LOG_P_LEGEND}' if likely else ''}", style="dim")
 
 
 def paired_table(summary: AnySummary) -> RenderableType:
@@ -148,6 +152,11 @@ def _table(first: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold")
     table.add_column(first, overflow="fold")
     return table
+
+
+def _logprob(row: LadderRow) -> float | None:
+    """The right answers' log-likelihood; a row of several runs has none."""
+    return getattr(row, "logprob", None)
 
 
 def _sizes(ladder: Sequence[LadderRow]) -> str:

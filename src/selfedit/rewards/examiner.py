@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from ..config import RewardSettings, Settings
-from ..engine.base import AdapterBank, Engine, check_chat, encode_asked
+from ..engine.base import AdapterBank, Engine, check_chat, encode_answered
 from ..errors import GraderError, TaskFileError
 from ..plugins import find
 from ..templates import Templates, answer_prompt, gold_text
+from ..thoughts import without_thoughts
 from ..types import Adapter, Answer, Outcome, Probe, Scored, Task
 from .metrics.base import Case, Verdict, make_metric
 from .terms.base import Answered, Term, Valued
+
+if TYPE_CHECKING:
+    from ..engine.model.texts import Pair
 
 # Where none of so many tasks can be graded, or of so many edits (of several tasks, or of one that can be graded without an edit),
 # something is broken.
@@ -69,18 +74,18 @@ class Examiner:
         in view.
         """
         pairs = [self._pairs(task, open_book) for task in tasks]
-        scored = self.engine.score(pairs, on=on, members=members)
+        scored = self.engine.score(list(map(_ids, pairs)), on=on, members=members)
         # Where the model does not write the gold answer itself, its own is decoded; all of these are graded at once.
         wrong = [
-            [(probe, prompt) for probe, (prompt, _), gold in zip(task.probes, row, golds, strict=True) if not gold.greedy]
+            [(probe, pair) for probe, pair, gold in zip(task.probes, row, golds, strict=True) if not gold.greedy]
             for task, row, golds in zip(tasks, pairs, scored, strict=True)
         ]
-        prompts = [[prompt for _, prompt in row] for row in wrong]
+        prompts = [[pair.prompt for _, pair in row] for row in wrong]
         written = self.engine.answer(prompts, on=on, members=members, max_new_tokens=self.reward.max_answer_tokens)
         cases = [
-            Case(probe.question, probe.golds, text.strip())
+            Case(probe.question, probe.golds, _said(text, pair))
             for row, texts in zip(wrong, written, strict=True)
-            for (probe, _), text in zip(row, texts, strict=True)
+            for (probe, pair), text in zip(row, texts, strict=True)
         ]
         graded = iter(zip(cases, self.metric.grade(cases), strict=True))
 
@@ -97,31 +102,51 @@ class Examiner:
     def likelihoods(self, bank: AdapterBank, tasks: Mapping[int, Task], *, on: Adapter | None) -> dict[int, float]:
         """Mean log-likelihood of the gold answers (nats per token, mean over probes) of ``tasks[k]`` by member k of the bank."""
         pairs = [self._pairs(tasks[k]) if k in tasks else [] for k in range(len(bank))]
-        scored = self.engine.score(pairs, on=on, members=bank)
+        scored = self.engine.score(list(map(_ids, pairs)), on=on, members=bank)
         return {k: sum(map(_gold_logprob, scored[k])) / len(scored[k]) for k in tasks}
 
     def in_view(self, tasks: Sequence[Task], notes: Sequence[str], *, on: Adapter | None) -> list[float]:
         """Mean log-likelihood (nats per token) of each task's gold answers under ``on``, with the note in the passage's place."""
-        pairs = [self._pairs(replace(task, context=(note,)), True) for task, note in zip(tasks, notes, strict=True)]
-        return [sum(map(_gold_logprob, row)) / len(row) for row in self.engine.score(pairs, on=on)]
+        shown = [replace(task, context=(without_thoughts(note),)) for task, note in zip(tasks, notes, strict=True)]
+        scored = self.engine.score([_ids(self._pairs(task, True)) for task in shown], on=on)
+        return [sum(map(_gold_logprob, row)) / len(row) for row in scored]
 
-    def _pairs(self, task: Task, open_book: bool = False) -> list[tuple[list[int], list[int]]]:
-        """Each probe's prompt and gold answer, with the end of text behind it."""
-        golds = [[*self.engine.encode(gold_text(p, self.templates)), self.engine.eos_id] for p in task.probes]
-        prompts = [answer_prompt(task, probe, self.templates, open_book) for probe in task.probes]
-        for probe, gold in zip(task.probes, golds, strict=True):
-            if len(gold) >= self.engine.window:
-                raise TaskFileError(
-                    f"the task {task.id!r}: the answer to {probe.question[:80]!r} is {len(gold)} tokens long, which does not fit "
-                    f"into the model's window of {self.engine.window}; shorten it, or leave the question out"
-                )
-        return [(self._fitted(prompt, len(gold)), gold) for prompt, gold in zip(prompts, golds, strict=True)]
+    def _pairs(self, task: Task, open_book: bool = False) -> list[Pair]:
+        """Each probe's prompt and gold answer, with the end of text behind it.
 
-    def _fitted(self, prompt: str, gold_tokens: int) -> list[int]:
-        """A prompt's ids; of one too long for the window (a long passage in view) the last part, with the question."""
-        ids = encode_asked(self.engine, self.templates, prompt)
-        room = self.engine.window - max(gold_tokens, self.reward.max_answer_tokens)
-        return ids if len(ids) <= room else ids[-max(room, 1) :]
+        Raises:
+            TaskFileError: an answer, or a question with its answer, is longer than the model's window.
+        """
+        return [self._pair(task, probe, open_book) for probe in task.probes]
+
+    def _pair(self, task: Task, probe: Probe, open_book: bool) -> Pair:
+        """A probe's prompt and gold answer. Of a passage in view that is too long for the window, the beginning is shown."""
+        window, passage = self.engine.window, task.text
+
+        def asked(chars: int) -> Pair:
+            shown = task if chars == len(passage) else replace(task, context=(_first_words(passage, chars),))
+            prompt = answer_prompt(shown, probe, self.templates, open_book)
+            return encode_answered(self.engine, self.templates, prompt, gold_text(probe, self.templates))
+
+        pair = asked(len(passage))
+        gold = len(pair.answer)
+        room = window - max(gold, self.reward.max_answer_tokens)
+        if len(pair.prompt) <= room:
+            return pair
+        if open_book and gold < window:
+            fitting, too_long = 0, len(passage)
+            while too_long - fitting > 1:
+                middle = (fitting + too_long) // 2
+                fits = len(asked(middle).prompt) <= room
+                fitting, too_long = (middle, too_long) if fits else (fitting, middle)
+            pair = asked(fitting)
+        if len(pair.prompt) + gold > window:  # one that only leaves less room for the answer is asked as it is
+            what, n = ("answer", gold) if gold >= window else ("question with its answer", len(pair.prompt) + gold)
+            raise TaskFileError(
+                f"the task {task.id!r}: the {what} is {n} tokens long, which does not fit into the model's window of {window} "
+                f"(the question is {probe.question[:80]!r}); shorten it, or leave the question out"
+            )
+        return pair
 
     def before(self, tasks: Sequence[Task], *, on: Adapter | None) -> list[Worth]:
         """What each task is worth under ``on``, un-edited.
@@ -224,3 +249,20 @@ def _gold_logprob(gold: Scored) -> float:
     """Mean log p of the gold answer's own tokens, without the stop."""
     tokens = gold.logprobs[:-1] or gold.logprobs
     return sum(tokens) / len(tokens)
+
+
+def _ids(pairs: Sequence[Pair]) -> list[tuple[list[int], list[int]]]:
+    """What the engine scores."""
+    return [(pair.prompt, pair.answer) for pair in pairs]
+
+
+def _said(text: str, pair: Pair) -> str:
+    """The answer in what the model wrote: without thoughts, and without the end of the prompt that it wrote again."""
+    return without_thoughts(text).strip().removeprefix(pair.lead.strip()).strip()
+
+
+def _first_words(text: str, chars: int) -> str:
+    """At most so many first characters, without a word that is cut."""
+    cut = text[:chars]
+    whole = cut.rsplit(None, 1)[0] if cut.split() and not text[chars : chars + 1].isspace() else cut
+    return whole.rstrip()

@@ -11,6 +11,7 @@ import unicodedata
 from difflib import SequenceMatcher
 from functools import lru_cache
 
+from ..characters import unified
 from .decisive import SCALES, SPELLED, units
 
 MAX_CHARS, MAX_ANSWER_CHARS = 400, 2000  # of a question or a gold, and of an answer: bounds the time
@@ -25,6 +26,7 @@ _STOP = frozenset(
 
 def stems(text: str) -> list[str]:
     """The words of ``text`` that carry meaning, each cut to its first letters; numbers in digits, % as a word."""
+    text = unified(text)
     text = re.sub(r"(?<=\d)(?:st|nd|rd|th|s)\b", "", text.replace("%", " percent "))
     return [_stem(word) for word in map(_folded, _WORD.findall(text)) if word not in _STOP]
 
@@ -37,7 +39,9 @@ def number_words() -> frozenset[str]:
 
 def features(question: str, gold: str, answer: str) -> dict[str, float]:
     """Every feature by its name; finite, with the same names in the same order for every input."""
-    question, gold, answer = question.strip()[:MAX_CHARS], gold.strip()[:MAX_CHARS], answer.strip()[:MAX_ANSWER_CHARS]
+    # Cut before, and cut after: one character may stand for eighteen.
+    cuts = (question, MAX_CHARS), (gold, MAX_CHARS), (answer, MAX_ANSWER_CHARS)
+    question, gold, answer = (unified(text.strip()[:most])[:most] for text, most in cuts)
     asked, wanted, given = (list(dict.fromkeys(stems(text))) for text in (question, gold, answer))
     wanted = wanted or [_folded(gold)]
     new = [word for word in wanted if word not in asked] or wanted

@@ -15,12 +15,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .decisive import ASSETS, lacking, marks
+from ..characters import unified
+from .decisive import ASSETS, lacking, marks, turned_round
 from .features import MAX_ANSWER_CHARS, MAX_CHARS, features, number_words, stems
 from .string_rules import checked_golds, exact_match, normalise
 
 SHIPPED = ASSETS / "grader.json"
 _CERTAIN = 0.999  # probability of what a rule decides
+_LEADS = frozenset({"option", "answer", "choice", "letter"})  # that a letter may follow; six letters, as all stems
 
 
 class Points(NamedTuple):
@@ -60,14 +62,19 @@ def decided(question: str, gold: str, answer: str) -> tuple[bool | None, str]:
     if answer.strip() and answer.strip() == gold.strip():
         return True, "equals the gold answer"
     question, gold, answer = question[:MAX_CHARS], gold.strip()[:MAX_CHARS], answer.strip()[:MAX_ANSWER_CHARS]
+    if not normalise(gold) and not marks(gold) and unified(answer).strip().casefold() == unified(gold).strip().casefold() != "":
+        return True, "equals the gold answer, except for case"  # "The", which would be left out as an article
     if not normalise(answer) and not marks(answer):
         return False, "has no words"
     if missing := lacking(marks(gold), marks(answer, given=True)):
         return False, f"lacks {' '.join(missing[0]).strip()}"
+    if pair := turned_round(gold, answer):
+        return False, f"gives {pair}"
     words, wanted = _words(answer), _words(gold)
     if words <= wanted and (more := lacking(marks(answer), marks(gold, True) | marks(question, True))):
         return False, f"adds {' '.join(more[0]).strip()}"
-    if not words | wanted and marks(gold):
+    named = words <= _words(question) | _LEADS and not any(mark.text[:1].isdigit() for mark in marks(gold))  # "option A"
+    if not wanted and marks(gold) and (not words or (named and not lacking(marks(answer), marks(gold) | marks(question)))):
         return True, "gives the same number, letter or symbol and nothing else"
     if exact_match(answer, [gold]):
         return True, "equals the gold answer, except for case, punctuation and articles"

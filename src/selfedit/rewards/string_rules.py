@@ -7,17 +7,19 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from ..characters import unified
+
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
 def normalise(text: str) -> str:
     """``text`` without case, punctuation, English articles and runs of white space (Rajpurkar et al. 2016, section 6).
 
-    On printable ASCII this is what SQuAD's own script does. Beyond it: case folding instead of lower case, NFC (so that
-    a composed and a decomposed accent are equal), and every Unicode punctuation mark goes, as in MLQA (Lewis et al.
-    2020, arXiv 1910.07475). Letters and digits of any script stay.
+    On printable ASCII this is what SQuAD's own script does. Beyond it: case folding instead of lower case, one form of each
+    character (`characters.unified`: NFKC, nothing invisible, one minus sign, digits of any script as 0 to 9), and every
+    Unicode punctuation mark goes, as in MLQA (Lewis et al. 2020, arXiv 1910.07475). Letters of any script stay.
     """
-    folded = unicodedata.normalize("NFC", text.casefold())
+    folded = unicodedata.normalize("NFKC", unified(text).casefold())
     words = "".join(char for char in folded if not _is_punctuation(char)).split()
     return " ".join(word for word in words if word not in _ARTICLES)
 

@@ -22,6 +22,7 @@ from ..parts import Parts
 from ..rewards.string_rules import normalise
 from ..run import write_atomically
 from ..templates import answer_prompt
+from ..thoughts import without_thoughts
 from ..types import Adapter, Probe, Task
 
 MOST_QUESTIONS = 24  # of one text
@@ -65,7 +66,9 @@ def ask(
     engine, examiner = parts.inner.engine, parts.inner.examiner
     room = engine.window - examiner.reward.max_answer_tokens
     prompts = {
-        question: encode_asked(engine, examiner.templates, answer_prompt(task, Probe(question, ""), examiner.templates))
+        question: encode_asked(
+            engine, examiner.templates, answer_prompt(task, Probe(question, ""), examiner.templates), answering=True
+        )
         for question in questions
     }
     prompts = {question: prompt for question, prompt in prompts.items() if len(prompt) <= room}
@@ -83,7 +86,8 @@ def ask(
     context = hashlib.sha256(task.text.encode()).hexdigest()
     lessons = []
     for i, question in enumerate(prompts):
-        answers = [completion.text.strip() for completion in said[i * VOTES : (i + 1) * VOTES] if completion.finished]
+        votes = said[i * VOTES : (i + 1) * VOTES]
+        answers = [without_thoughts(completion.text).strip() for completion in votes if completion.finished]
         answer, share = majority(answers, VOTES)
         if answer and share >= LEAST_SHARE:
             lessons.append(Lesson(question, answer, share, VOTES, task.id, context, *source, seed))
@@ -107,7 +111,7 @@ def questions_for(parts: Parts, key: str, task: Task, writer: Adapter | None, sa
     many texts (an edit may have several).
     """
     edits = parts.writer.write(key, writer, [task], -(-samples // parts.settings.edits.samples), "self_qa")
-    found = [probe.question for edit in edits for probe in probes_in(edit, MOST_QUESTIONS, lambda probe: True)[0]]
+    found = [probe.question for edit in edits for probe in probes_in(edit, MOST_QUESTIONS, lambda probe: "").probes]
     return [question for question in dict.fromkeys(found) if len(question) <= MAX_QUESTION_CHARS]
 
 

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from ...config import AlgorithmSettings
 from ...engine.adapters.lora import Bank
 from ...engine.base import LocalEngine
+from ...engine.model.packing import parts_of
 from ...engine.training.states import TokenStates
 from ...errors import UpdateError
 from ...types import Adapter, Completion, TrainSequence
@@ -59,8 +61,9 @@ Loss = Callable[[Tokens], tuple[Tensor, dict[str, Tensor]]]
 class Schedule:
     """How a round's examples are gone through.
 
-    ``batch_size``: sequences in one forward; ``minibatch``: sequences of one optimiser step. ``kl_stop``: the epochs end where
-    the figure ``kl`` of a minibatch lies above it (nats per token).
+    ``batch_size``: sequences in one forward, at most (`LocalEngine.tokens_at_once` may cut it further). ``minibatch``:
+    sequences of one optimiser step. ``kl_stop``: the epochs end where the figure ``kl`` of a minibatch lies above it (nats per
+    token).
     """
 
     epochs: int
@@ -133,8 +136,7 @@ class PolicyTraining:
     def _forwards(self, batch: Sequence[Example]) -> Iterator[tuple[Tokens, Tensor]]:
         size = self._schedule.batch_size
         n_tokens = sum(example.length for example in batch)
-        for start in range(0, len(batch), size):
-            some = batch[start : start + size]
+        for some in (part for at in range(0, len(batch), size) for part in _fitting(batch[at : at + size], self._engine)):
             states = self._engine.states([[example.sequence for example in some]], on=None, members=self.bank)
             device = states.hidden.device
             weights = [_weight(e.length, len(batch), n_tokens, self._schedule.normalise) for e in some for _ in range(e.length)]
@@ -170,9 +172,17 @@ def per_token(
     """A quantity of each sequence's completion tokens (T) under a bank of one member, or the bare base without one."""
     out: list[Tensor] = []
     for start in range(0, len(sequences), batch_size):
-        states = engine.states([sequences[start : start + batch_size]], on=None, members=bank)
-        out += [part.cpu() for part in states.split(quantity(states))[0]]
+        for some in parts_of(sequences[start : start + batch_size], engine.tokens_at_once):
+            states = engine.states([some], on=None, members=bank)
+            out += [part.cpu() for part in states.split(quantity(states))[0]]
     return out
+
+
+def _fitting(examples: Sequence[Example], engine: LocalEngine) -> Iterator[list[Example]]:
+    """Examples in parts of as many tokens as the engine takes in one forward."""
+    rest = iter(examples)
+    for part in parts_of([example.sequence for example in examples], engine.tokens_at_once):
+        yield list(islice(rest, len(part)))
 
 
 def _minibatches(examples: Sequence[Example], size: int, rng: random.Random) -> Iterator[list[Example]]:

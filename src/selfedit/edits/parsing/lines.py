@@ -7,24 +7,20 @@ words; what is too long is cut.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
 from ...errors import SettingsError
 from ...templates import LONE_SURROGATE, Templates, fill
+from ...thoughts import without_thoughts
 from ...types import Task, TrainSequence
 from ..base import Tokens
-from .pairs import says
+from .notes import has_word, notes_in
+from .pairs import paired, says
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_NEWLINE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-# Possessive quantifiers (*+, ++): no text, however odd, makes these backtrack. "-" needs a space: "-5 degrees" stays.
-_MARKER = re.compile(r"(?:(?:[-*+](?:\s++|$)|[•‣◦▪●·]\s*+)++|\(?\d{1,3}[.)](?:\s++|$))")
-_QUESTION = re.compile(r"\**+(?:question\s*+\d*+|q)\s*+\**+:\s*+\**+\s*+", re.IGNORECASE)
-_ANSWER = re.compile(r"\**+(?:answer\s*+\d*+|a)\s*+\**+:\s*+\**+\s*+", re.IGNORECASE)
-_ANSWERED = re.compile(r"\banswer\s*+\d*+\s*+\**+:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,11 @@ class ParsedEdit:
 def edit_lines(text: str, rules: Rules = PLAIN) -> list[str]:
     r"""The lines of an edit that are worth training on; never raises, and repeats stay, as the model wrote them.
 
-    ``plain``: list markers go ("- ", "1. ", "2) ", bullets), lines without a letter or digit go, and a question with
-    its answer on the next line becomes one line, "Question: ... Answer: ...", also where the question has no label.
+    Thoughts are left out first (`without_thoughts`).
+
+    ``plain``: what is not a note goes (`notes.notes_in`: fences, JSON's and Markdown's signs, list markers, headings,
+    greetings, offers, refusals), lines without a letter or digit go, and a question with its answer becomes one line,
+    "Question: ... Answer: ...", also where the question has no label (`pairs.paired`).
 
     ``seal`` (Continual-Intelligence/SEAL, ``build_train_sequences`` with ``split_newlines``): only what follows
     "\nImplications:" counts where that occurs; "---" separates; every line is an item and keeps its number; a first
@@ -140,7 +139,7 @@ def sequences_for(
     texts = [texts] if isinstance(texts, str) else texts
     found, held_out = _kept(texts, rules, task.held_out)
     lines = tuple(line[: rules.max_line_chars].rstrip() for line in found)
-    if reason := _unusable("".join(texts), lines, held_out):
+    if reason := _unusable(texts, lines, held_out):
         return ParsedEdit(lines, (), reason, held_out)
     most = min(rules.max_line_tokens, window)
     encoded = []
@@ -163,8 +162,8 @@ def sequences_for(
 
 def _kept(texts: Sequence[str], rules: Rules, questions: Sequence[str] = ()) -> tuple[list[str], int]:
     """The lines of the texts that are used, not cut yet, and how many more were held out as they say a question."""
-    clean = (LONE_SURROGATE.sub("\ufffd", text) for text in texts)
-    items = (_seal_items(t) if rules.split == "seal" else _plain_lines(t, rules.max_line_chars) for t in clean)
+    clean = (LONE_SURROGATE.sub("\ufffd", without_thoughts(text)) for text in texts)
+    items = (_seal_items(t) if rules.split == "seal" else paired(notes_in(t), rules.max_line_chars) for t in clean)
     lines: list[str] = []
     seen: set[str] = set()
     held_out = 0
@@ -176,33 +175,6 @@ def _kept(texts: Sequence[str], rules: Rules, questions: Sequence[str] = ()) -> 
             lines.append(line)
             seen.add(cut)
     return lines, held_out
-
-
-def _plain_lines(text: str, max_chars: int) -> Iterator[str]:
-    waiting = ""  # a question whose answer may be on the next line
-    for raw in text.splitlines():
-        line = _CONTROL.sub(" ", raw).strip()
-        if marker := _MARKER.match(line):
-            line = line[marker.end() :]
-        if not _has_word(line):
-            continue
-        if waiting and (answer := _ANSWER.match(line)):
-            yield f"Question: {waiting.removeprefix('Question: ')} Answer: {line[answer.end() :]}".rstrip()
-            waiting = ""
-            continue
-        if waiting:
-            yield waiting
-            waiting = ""
-        asked = _QUESTION.match(line)
-        if asked:
-            line = f"Question: {line[asked.end() :]}".rstrip()
-        # A prompt that ends with "Question:" leaves the first one without its label.
-        if (asked or line.endswith("?")) and not _ANSWERED.search(line, 0, max_chars):
-            waiting = line
-        else:
-            yield line
-    if waiting:
-        yield waiting
 
 
 def _seal_items(text: str) -> Iterable[str]:
@@ -221,18 +193,17 @@ def _seal_items(text: str) -> Iterable[str]:
     return [item for item in cleaned if item]
 
 
-def _unusable(text: str, lines: Sequence[str], held_out: int) -> str:
-    if not text.strip():
+def _unusable(texts: Sequence[str], lines: Sequence[str], held_out: int) -> str:
+    if not "".join(texts).strip():
         return "the edit is empty"
+    if not "".join(map(without_thoughts, texts)).strip():
+        return "the edit is a thought and nothing else: raise edits.max_new_tokens, or see model.template_arguments"
     if held_out and not lines:
         return "every line of the edit says one of the task's own probes"
-    if not any(_has_word(line) for line in lines):
-        return "the edit has no letter or digit"
+    if not any(has_word(line) for line in lines):
+        talk = "only talk around notes, such as a greeting, an offer or a refusal"
+        return f"the edit has {talk if has_word(''.join(texts)) else 'no letter or digit'}"
     return ""
-
-
-def _has_word(line: str) -> bool:
-    return any(char.isalnum() for char in line)
 
 
 def _ended(ids: Sequence[int], eos_id: int) -> list[int]:

@@ -7,6 +7,7 @@ a ``with`` block; no tensor of the base is touched, and after it the base is bar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from .lora import Bank, LoraAdapter, widths
 from .targets import computes_plainly
 
 Views = dict[str, tuple[Tensor, Tensor]]
+# Where models of mixtures keep, or kept, their experts and routers.
+_OF_EXPERTS = re.compile(r"\.(experts?|shared_experts?|block_sparse_moe|moe|router|gate)(\.|$)")
 
 
 @dataclass
@@ -131,7 +134,8 @@ class _Product(torch.autograd.Function):
         ctx.spans = bank.spans
         ctx.module, ctx.path, ctx.shared, ctx.bank, ctx.shape = module, path, shared, bank, x.shape
         ctx.leads_to_rows = anchor is not None and not anchor.is_leaf
-        return y.view(*x.shape[:-1], y.shape[-1])
+        # Not a view to autograd, which refuses to let a model add to one in place, as Llama 4 does; ``y`` is used nowhere else.
+        return cast(Tensor, torch.ops.aten._unsafe_view(y, [*x.shape[:-1], y.shape[-1]]))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -253,11 +257,41 @@ def shared_views(adapter: LoraAdapter, model: nn.Module, device: torch.device, d
         try:
             module = model.get_submodule(path)
         except AttributeError:
-            raise ModelError(f"the base has no module {path}: the adapter was trained on another base ({adapter.base})") from None
-        if not isinstance(module, (nn.Linear, Conv1D)) or widths(module) != (a.shape[1], b.shape[0]):
+            raise ModelError(_absent(path, adapter.base)) from None
+        if not isinstance(module, (nn.Linear, Conv1D)):
+            raise ModelError(
+                f"{path} ({type(module).__name__}) is no linear module, and adapters can be added to those only; train the "
+                "adapter without it, or merge it with PEFT and use the result as the base"
+            )
+        if widths(module) != (a.shape[1], b.shape[0]):
             raise ModelError(f"{path} has other widths than the adapter's: it was trained on another base ({adapter.base})")
         views[path] = (a.to(device, dtype), (b * adapter.scale).to(device, dtype))
     return views
+
+
+def _absent(path: str, base: str) -> str:
+    """Why the base has no such module."""
+    if _OF_EXPERTS.search(path):
+        return (
+            f"the base has no module {path}: transformers 5 keeps a layer's experts, and what chooses among them, as tensors, "
+            "and adapters can be added to linear modules only; train the adapter without them (the attention's modules, say), or "
+            "merge it with PEFT and use the result as the base"
+        )
+    return f"the base has no module {path}: the adapter was trained on another base ({base})"
+
+
+def refuse_transposed(adapter: LoraAdapter, model: nn.Module) -> None:
+    """An adapter that takes weights for (D_out, D_in), as PEFT's ``target_parameters`` do, is another one on a ``Conv1D``.
+
+    Raises:
+        ModelError: it is, which its widths don't show where the module is square.
+    """
+    transposed = [path for path in adapter.tensors if isinstance(model.get_submodule(path), Conv1D)]
+    if transposed and not adapter.fan_in_fan_out:
+        raise ModelError(
+            f"{transposed[0]} keeps its weight transposed, and the adapter says fan_in_fan_out = false; train it by "
+            "target_modules, or, if it was, set fan_in_fan_out to true in adapter_config.json"
+        )
 
 
 def bank_views(bank: Bank, members: Sequence[int], dtype: torch.dtype) -> tuple[Views, Tensor]:

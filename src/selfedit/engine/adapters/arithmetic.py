@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError, SettingsError
-from .lora import LoraAdapter
+from .lora import LoraAdapter, padded
 
 Delta = tuple[Tensor, Tensor]
 
@@ -30,9 +30,10 @@ def combined(adapters: Sequence[LoraAdapter], weights: Sequence[float]) -> LoraA
         )
     deltas = {path: _added(parts) for path, parts in _parts(adapters, weights).items()}
     rank = max(a.shape[0] for a, _ in deltas.values())
-    tensors = {path: _padded(delta, rank) for path, delta in deltas.items()}
-    names = tuple(sorted({name for adapter in adapters for name in adapter.target_modules}))
-    return replace(adapters[0], tensors=tensors, rank=rank, alpha=float(rank), target_modules=names)
+    tensors = {path: padded(*delta, rank) for path, delta in deltas.items()}
+    names = tuple(sorted({name for adapter in adapters for name in adapter.target_modules or adapter.tensors}))
+    transposed = any(adapter.fan_in_fan_out for adapter in adapters)
+    return replace(adapters[0], tensors=tensors, rank=rank, alpha=float(rank), target_modules=names, fan_in_fan_out=transposed)
 
 
 def _parts(adapters: Sequence[LoraAdapter], weights: Sequence[float]) -> dict[str, list[Delta]]:
@@ -54,11 +55,3 @@ def _added(parts: Sequence[Delta]) -> Delta:
         return a, b
     # The whole change (D_out, D_in), beside an identity.
     return (torch.eye(d_in), b @ a) if d_in <= d_out else (b @ a, torch.eye(d_out))
-
-
-def _padded(delta: Delta, rank: int) -> Delta:
-    a, b = delta
-    lacks = rank - a.shape[0]
-    if not lacks:
-        return a.contiguous(), b.contiguous()
-    return torch.cat([a, a.new_zeros(lacks, a.shape[1])]), torch.cat([b, b.new_zeros(b.shape[0], lacks)], dim=1)

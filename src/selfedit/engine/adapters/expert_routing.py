@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,67 +16,91 @@ from torch import Tensor, nn
 from ...errors import ModelError
 from ...types import TrainSequence
 from ..model.body import Body
-from ..model.packing import Packed
+from ..model.packing import pack
 from .lora import Layout
 from .targets import linear_modules
 
 _TOKENS = 16  # of each text that the probe sends through the model
 
 
-def routed_modules(body: Body) -> frozenset[str]:
-    """The paths of the linear modules whose rows are not the batch's.
+class Unfit(NamedTuple):
+    """Paths of the linear modules that can't be adapted.
 
-    The model is asked: of two texts only the second changes, and then only the second half of every module's rows should. A
-    module that is called in neither forward counts as routed.
+    ``routed`` ones get other rows than the batch's; ``idle`` ones are not called, or return something else than a product.
+    """
+
+    routed: frozenset[str]
+    idle: frozenset[str]
+
+
+def unfit_modules(body: Body) -> Unfit:
+    """Ask the model: two texts go through it, a row each, once with all states of the second NaN, once of the first.
+
+    What is computed from a NaN is NaN, whatever the dtype and however large the numbers beside it; so each row of each module's
+    input tells whose it is. Half of the rows, those behind or those before, have to be the NaN text's.
     """
     modules, n = linear_modules(body.model), min(_TOKENS, body.window)
-    texts = [TrainSequence(tuple((7 * s + 3 * t) % body.vocabulary for t in range(n)), (True,) * n) for s in (1, 2, 3)]
-    batches = [body.pack([[texts[0]], [second]]) for second in texts[1:]]
-    tokens = batches[0].ids.numel()
-    one, other = (_rows(body, modules, batch) for batch in batches)
-    return frozenset(p for p in modules if not _by_halves(one[p], other[p], tokens))
+    texts = [TrainSequence(tuple((7 * s + 3 * t) % body.vocabulary for t in range(n)), (True,) * n) for s in (1, 2)]
+    first, second = (_rows_of_text(body, modules, texts, lost) for lost in (0, 1))
+    idle = frozenset(path for path in modules if not first[path] and not second[path])
+    fit = (p for p in modules if _in_halves(first[p], 2 * n, True) and _in_halves(second[p], 2 * n, False))
+    return Unfit(frozenset(modules) - idle - frozenset(fit), idle)
 
 
-def refuse_routed(layout: Layout, routed: frozenset[str]) -> Layout:
-    """The layout, where none of its targets is routed.
+def refuse_unfit(layout: Layout, unfit: Unfit) -> Layout:
+    """The layout, where all of its targets can be adapted.
 
     Raises:
-        ModelError: one is.
+        ModelError: one can't.
     """
-    paths = [target.path for target in layout.targets if target.path in routed]
-    if paths:
-        raise ModelError(
-            f"{layout.base}: {len(paths)} of the targets, such as {paths[0]}, get some of the tokens only (as routed experts "
-            "do), so they can't be adapted; name other modules (model.targets, such as 'paper': the attention's q and v)"
-        )
+    reasons = (
+        "get some of the tokens only (as routed experts do)",
+        "are not called when the model reads a text, or do not return a tensor",
+    )
+    for paths, reason in zip(unfit, reasons, strict=True):
+        if found := [target.path for target in layout.targets if target.path in paths]:
+            raise ModelError(
+                f"{layout.base}: {len(found)} of the targets, such as {found[0]}, {reason}, so they can't be adapted; name other "
+                "modules (model.targets, such as 'paper': the attention's q and v)"
+            )
     return layout
 
 
 @torch.no_grad()
-def _rows(body: Body, modules: dict[str, nn.Module], batch: Packed) -> dict[str, list[Tensor]]:
-    """What each module gets of a batch, call by call: one number for every row."""
+def _rows_of_text(
+    body: Body, modules: dict[str, nn.Module], texts: Sequence[TrainSequence], lost: int
+) -> dict[str, list[Tensor]]:
+    """For each module and call: which rows of its input (rows) are of the text number ``lost`` of the two."""
+    batch = pack([[text] for text in texts], None, body.device)
     seen: dict[str, list[Tensor]] = {path: [] for path in modules}
 
     def watch(path: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            x = next(iter((*args, *kwargs.values()))).float()
-            seen[path].append(x.reshape(-1, x.shape[-1]) @ torch.arange(x.shape[-1], device=x.device).cos())
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], out: object) -> None:
+            x = next(iter((*args, *kwargs.values())))
+            if isinstance(out, Tensor):  # a router that is a kind of linear module may return a choice beside it
+                seen[path].append(x.reshape(-1, x.shape[-1]).isnan().any(-1))
 
         return hook
 
+    def lose(_module: nn.Module, _args: tuple[Tensor, ...], states: Tensor) -> Tensor:
+        states = states.clone()
+        states[lost] = torch.nan
+        return states
+
     with ExitStack() as hooks:
+        hooks.callback(body.model.get_input_embeddings().register_forward_hook(lose).remove)
         for path, module in modules.items():
-            hooks.callback(module.register_forward_pre_hook(watch(path), with_kwargs=True).remove)
+            hooks.callback(module.register_forward_hook(watch(path), with_kwargs=True).remove)
         body.packed_hidden(batch)
     return seen
 
 
-def _by_halves(one: Sequence[Tensor], other: Sequence[Tensor], tokens: int) -> bool:
-    """Called alike for both batches, with rows for every token; what changes between them, changes in the second half.
-
-    Changes are compared with each other, not with the rows: some rows may be thousands of times larger than others.
-    """
-    if not one or list(map(len, one)) != list(map(len, other)) or any(len(rows) < tokens or len(rows) % tokens for rows in one):
-        return False
-    changes = [(a - b).abs().chunk(2) for a, b in zip(one, other, strict=True)]
-    return all(bool(first.sum() < 0.1 * second.sum()) for first, second in changes)
+def _in_halves(calls: Sequence[Tensor], tokens: int, first: bool) -> bool:
+    """Every call has rows for every token, and those marked are the first half, or the second."""
+    expected = torch.tensor([first, not first]).repeat_interleave(tokens // 2)
+    return all(
+        len(rows) >= tokens
+        and len(rows) % tokens == 0
+        and bool((rows.cpu() == expected.repeat_interleave(len(rows) // tokens)).all())
+        for rows in calls
+    )

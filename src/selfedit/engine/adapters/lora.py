@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,19 +18,28 @@ from string import Template
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ...disk import os_errors_from_safetensors
 from ...errors import ModelError
+from ...tasks.formats import LFS_POINTER
+from ..model.whereabouts import may_be_at_hub
+from .peft_config import CONFIG_FILE, rank_and_alpha, read_config, selected
 
-WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
 _CARD = Path(__file__).resolve().parents[2] / "assets" / "adapter_card.md"
 _PREFIX = "base_model.model."
-# PEFT features that change what an adapter computes; this engine has none of them, so it refuses rather than guesses.
-_UNSUPPORTED = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
+_VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what its --max-lora-rank accepts
+# Tensors in an adapter's file that are no A or B of a linear module, and whose they are.
+_STRANGERS = {
+    "lora_embedding_": "an adapter of the embeddings",
+    "lora_magnitude_vector": "DoRA's magnitudes",
+    "lora_B.bias": "a bias of B",
+    "base_layer": "the base's own weights (as save_embedding_layers adds them), or adapters of its experts",
+    "embed_tokens": "whole embeddings, as after a change of the vocabulary",
+}
 
 
 def widths(module: nn.Module) -> tuple[int, int]:
@@ -71,13 +81,21 @@ class LoraAdapter:
         return digest.hexdigest()
 
     def save(self, directory: Path) -> None:
-        """Write a PEFT adapter directory (made if missing) that ``PeftModel.from_pretrained`` and vLLM load, and its card."""
+        """Write a PEFT adapter directory (made if missing) that ``PeftModel.from_pretrained`` and vLLM load, and its card.
+
+        Raises:
+            ModelError: a model lies there. Whoever loaded it would get the adapter inside it, without a word.
+            OSError: it can't be written, such as on a full disk.
+        """
+        if (directory / "config.json").exists():
+            raise ModelError(f"{directory}: a model's directory, which an adapter would change; name a directory of its own")
         directory.mkdir(parents=True, exist_ok=True)
         state = {}
         for path, (a, b) in self.tensors.items():
             state[f"{_PREFIX}{path}.lora_A.weight"] = a.contiguous()
             state[f"{_PREFIX}{path}.lora_B.weight"] = b.contiguous()
-        save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+        with os_errors_from_safetensors(directory / WEIGHTS_FILE):
+            save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
         targets = list(self.target_modules or self.tensors)
         config = {
             "base_model_name_or_path": self.base,
@@ -99,12 +117,13 @@ class LoraAdapter:
 
         The header names a base on the hub; a local directory, which is no id there, stands in the text alone.
         """
-        on_hub = _is_hub_id(self.base)
+        on_hub = may_be_at_hub(self.base)
         return Template(_CARD.read_text(encoding="utf-8")).substitute(
             header=f"base_model: {self.base}" if on_hub else "# base_model: not on the hub, see below",
             base=self.base or "not recorded",
             rank=self.rank,
             alpha=f"{self.alpha:g}",
+            serving=_serving(self.rank, self.base if on_hub else "the/base"),
             targets=", ".join(f"`{name}`" for name in targets),
             sha256=self.sha256,
             source=repr(self.base if on_hub else "the/base"),
@@ -112,37 +131,42 @@ class LoraAdapter:
 
     @classmethod
     def load(cls, directory: Path) -> LoraAdapter:
-        """Read a PEFT adapter directory.
+        """Read a PEFT adapter directory: what PEFT would compute with it, or a refusal.
+
+        Modules with ranks or scales of their own (rank_pattern, alpha_pattern) become one rank, filled up with zeros, and one
+        scale, the rest of it multiplied into B; rsLoRA's scale becomes an alpha.
 
         Raises:
             ModelError: a file is missing or damaged, the weights are pickled, or the adapter is no plain LoRA.
         """
-        config = _read_config(directory)
+        config, pairs = read_config(directory), _read_pairs(directory)
         try:
-            state = load_file(directory / WEIGHTS_FILE)
-        except (OSError, SafetensorError) as error:
+            names = {path: selected(config, path) for path in pairs}
+            sizes = {path: rank_and_alpha(config, name) for path, name in names.items() if name is not None}
+        except (re.error, TypeError, ValueError) as error:
+            raise ModelError(f"{directory}: {CONFIG_FILE} has a pattern that can't be read ({error}); correct it") from error
+        ignored = sorted(set(pairs) - set(sizes))
+        if ignored:
             raise ModelError(
-                f"{directory}: can't read {WEIGHTS_FILE} ({error}); pickled adapters (adapter_model.bin) are never "
-                "loaded: save the adapter again with PEFT's safe_serialization=True"
-            ) from error
-        tensors: dict[str, tuple[Tensor, Tensor]] = {}
-        for key in [key for key in state if key.endswith(".lora_A.weight")]:
-            path = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
-            twin = key.replace(".lora_A.", ".lora_B.")
-            if twin not in state:
-                raise ModelError(f"{directory}: {key} has no {twin}; the adapter is incomplete, save it again")
-            tensors[path] = (state.pop(key).float(), state.pop(twin).float())
-        if state or not tensors:
-            raise ModelError(f"{directory}: not a plain LoRA (tensors left over: {sorted(state)[:3]}); retrain it as one")
-        rank = int(config["r"])
-        if any(a.shape[0] != rank or b.shape[1] != rank for a, b in tensors.values()):
-            raise ModelError(f"{directory}: its tensors don't have the rank {rank} of {CONFIG_FILE}; save the adapter again")
-        names = config.get("target_modules") or ()
+                f"{directory}: {CONFIG_FILE} doesn't select {ignored[0]}, which {WEIGHTS_FILE} changes, so PEFT would leave that "
+                "out; save both anew"
+            )
+        for path, (a, b) in pairs.items():
+            rank = sizes[path][0]
+            if rank < 1 or a.dim() != 2 or b.dim() != 2 or a.shape[0] != rank or b.shape[1] != rank:
+                raise ModelError(
+                    f"{directory}: {path} has A {tuple(a.shape)} and B {tuple(b.shape)} where {CONFIG_FILE} says rank {rank}; "
+                    "a parameter of experts can't be adapted, and any other adapter has to be saved again"
+                )
+        rank, alpha = max(sizes.values())
+        if len(set(sizes.values())) > 1:
+            alpha = float(rank)
+            pairs = {path: padded(a, b * (sizes[path][1] / sizes[path][0]), rank) for path, (a, b) in pairs.items()}
         return cls(
-            tensors=tensors,
+            tensors=pairs,
             rank=rank,
-            alpha=float(config["lora_alpha"]),
-            target_modules=(names,) if isinstance(names, str) else tuple(sorted(names)),
+            alpha=alpha,
+            target_modules=_names(config, pairs),
             fan_in_fan_out=bool(config.get("fan_in_fan_out")),
             base=str(config.get("base_model_name_or_path") or ""),
         )
@@ -159,27 +183,66 @@ class LoraAdapter:
         return largest
 
 
-def _is_hub_id(name: str) -> bool:
-    """Only by its form, and that there is no such directory: nothing is asked of the hub."""
+def _serving(rank: int, base: str) -> str:
+    """The command with which vLLM serves an adapter of this rank, as a sentence."""
+    fits = next((allowed for allowed in _VLLM_RANKS if allowed >= rank), None)
+    if fits is None:
+        return f"vLLM serves ranks up to {_VLLM_RANKS[-1]}; merge the adapter into its base instead."
+    return (
+        f"vLLM serves ranks up to 16 by default; rank {rank} needs `--max-lora-rank {fits}`:\n\n"
+        f"```bash\nvllm serve {base} --enable-lora --max-lora-rank {fits} --lora-modules edited=this/directory\n```"
+    )
+
+
+def _read_pairs(directory: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """A and B of every module by its path, in fp32."""
+    file = directory / WEIGHTS_FILE
     try:
-        validate_repo_id(name)
-    except HFValidationError:
+        state = load_file(file)
+    except (OSError, SafetensorError) as error:
+        if _is_lfs_pointer(file):
+            raise ModelError(f"{file} is a Git LFS pointer, not the weights; run: git lfs pull") from error
+        raise ModelError(
+            f"{directory}: can't read {WEIGHTS_FILE} ({error}); pickled adapters (adapter_model.bin) are never "
+            "loaded: save the adapter again with PEFT's safe_serialization=True"
+        ) from error
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    for key in [key for key in state if key.startswith(_PREFIX) and key.endswith(".lora_A.weight") and ".base_layer." not in key]:
+        twin = key.replace(".lora_A.", ".lora_B.")
+        if twin not in state:
+            raise ModelError(f"{directory}: {key} has no {twin}; the adapter is incomplete, save it again")
+        pairs[key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")] = (state.pop(key).float(), state.pop(twin).float())
+    if state or not pairs:
+        whose = next((what for part, what in _STRANGERS.items() for key in state if part in key), "names that PEFT doesn't use")
+        raise ModelError(
+            f"{directory}: {WEIGHTS_FILE} is no plain LoRA of linear modules; it has {whose}, such as "
+            f"{min(state, default='no A and B at all')}, which can't be used; train the adapter again without them"
+        )
+    return pairs
+
+
+def _is_lfs_pointer(file: Path) -> bool:
+    if not file.is_file():
         return False
-    return not Path(name).exists()
+    with file.open("rb") as stream:
+        return stream.read(len(LFS_POINTER)) == LFS_POINTER
 
 
-def _read_config(directory: Path) -> dict[str, Any]:
-    """``adapter_config.json``, refused where it asks for more than a plain LoRA."""
-    try:
-        config: dict[str, Any] = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{directory}: can't read {CONFIG_FILE} ({error}); name a PEFT adapter directory") from error
-    used = [name for name in _UNSUPPORTED if config.get(name)]
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or used:
-        raise ModelError(f"{directory}: only a plain LoRA without {', '.join(used) or 'bias'} can be used; retrain it as one")
-    if not isinstance(config.get("r"), int) or config["r"] < 1 or not isinstance(config.get("lora_alpha"), (int, float)):
-        raise ModelError(f"{directory}: {CONFIG_FILE} has no usable r and lora_alpha; save the adapter again")
-    return config
+def _names(config: dict[str, Any], pairs: Iterable[str]) -> tuple[str, ...]:
+    """Names that select exactly these modules: the config's own list where nothing else narrows it, else the paths."""
+    names = config.get("target_modules")
+    narrowed = any(config.get(field) for field in ("exclude_modules", "target_parameters"))
+    if isinstance(names, list) and not narrowed and config.get("layers_to_transform") in (None, []):
+        return tuple(sorted(names))
+    return tuple(pairs)
+
+
+def padded(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """A (R, D_in) and B (D_out, R) filled up with zeros to a higher rank: the same product."""
+    lacks = rank - a.shape[0]
+    if not lacks:
+        return a.contiguous(), b.contiguous()
+    return torch.cat([a, a.new_zeros(lacks, a.shape[1])]), torch.cat([b, b.new_zeros(b.shape[0], lacks)], dim=1)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from ...disk import os_errors_from_safetensors
 from ...errors import ModelError
 from ..model.body import Body
 from ..model.texts import Texts
 from .adapter_context import shared_views
+from .both_transformers import make_readable
 from .lora import LoraAdapter
 from .targets import computes_plainly
 
@@ -32,12 +34,14 @@ def merge(body: Body, texts: Texts, adapter: LoraAdapter, directory: Path) -> No
     if os.path.lexists(directory):
         raise ModelError(f"{directory}: exists already, and a merge replaces nothing; name a new directory")
     state = _merged_state(body, adapter)
-    record = {"base": body.name, "base_sha256": body.sha256(), "adapter_sha256": adapter.sha256}
+    record: dict[str, object] = {"base": body.name, "base_sha256": body.sha256(), "adapter_sha256": adapter.sha256}
     directory.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as beside:
         fresh = Path(beside) / directory.name
-        body.model.save_pretrained(fresh, state_dict=state)
+        with os_errors_from_safetensors(directory):
+            body.model.save_pretrained(fresh, state_dict=state)
         texts.save_tokenizer(fresh)
+        record["transformers"] = make_readable(fresh)
         (fresh / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         fresh.rename(directory)
 

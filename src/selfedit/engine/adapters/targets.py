@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ...errors import ModelError
+from ..model.language import backbone, is_composite
 from .lora import Layout, Target, widths
 
+# PEFT loads no adapter of these modules in models of these kinds: fused kernels take the module's weight without calling it.
+_FUSED = ("out_proj", frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}))
+_UNREACHED = 0.1  # share of the layers' weights that adapters may not reach without a warning (convolutions, routers)
 _SYNTAX = "a range is two layer numbers as in Python slices, such as @4:, @2:6, @-2: or @50%:"
 
 
@@ -21,9 +26,44 @@ def computes_plainly(module: nn.Module) -> bool:
 
 
 def linear_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """What adapters can change, by path: every linear module but the output head."""
-    head = model.get_output_embeddings()
-    return {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head}
+    """What adapters can change, by path: every linear module but the output head; in a model that also sees or hears, those
+    of its language model.
+
+    Raises:
+        ModelError: there is none.
+    """
+    head, kind = model.get_output_embeddings(), model.config.get_text_config().model_type
+    parts = {id(m) for m in (backbone(model) if is_composite(model) else model).modules()}
+    found = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head and id(m) in parts}
+    if kind in _FUSED[1]:
+        found = {n: m for n, m in found.items() if n.rpartition(".")[2] != _FUSED[0]}
+    if not found:
+        raise ModelError(
+            f"{model.name_or_path or kind} ({type(model).__name__}): no linear module (nn.Linear or Conv1D) beside the output "
+            "head, so adapters can change nothing; use a checkpoint without quantised kernels of its own"
+        )
+    return found
+
+
+def warn_of_unreached(model: PreTrainedModel, base: str) -> None:
+    """Warn where adapters reach none of a good part of the layers' weights, such as the experts of a mixture."""
+    weights = [cast(Tensor, module.weight) for module in linear_modules(model).values()]
+    reached = {id(weight): weight.numel() for weight in weights}
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    left = {
+        path: weight.numel()
+        for path, weight in backbone(model).named_parameters()
+        if weight.dim() > 1 and id(weight) not in reached and id(weight) not in tables
+    }
+    total = sum(reached.values()) + sum(left.values())
+    if sum(left.values()) > _UNREACHED * total:
+        largest = max(left, key=lambda path: left[path])
+        warnings.warn(
+            f"{base} ({type(model).__name__}): all-linear reaches {sum(reached.values()) / total:.0%} of the weights of its "
+            f"layers; {len(left)} others, such as {largest}, are out of reach (experts, say, are no linear modules), so "
+            "neither edits nor the policy change them",
+            stacklevel=3,
+        )
 
 
 def warn_of_strange(model: PreTrainedModel, layout: Layout) -> None:
@@ -37,22 +77,23 @@ def warn_of_strange(model: PreTrainedModel, layout: Layout) -> None:
         )
 
 
-def find_layout(model: PreTrainedModel, targets: str | Sequence[str], base: str) -> Layout:
+def find_layout(model: PreTrainedModel, targets: str | Sequence[str], base: str, idle: frozenset[str] = frozenset()) -> Layout:
     """The modules meant by ``targets``, in the model's order.
 
     "all-linear" is every linear module but the output head, "paper" the attention's q and v, and anything else
     comma-separated module names or their endings. ``@`` and a Python slice keep only those in some of the decoder layers,
     counted from 0: "all-linear@4:" is all but the first four, "gate_proj,up_proj@2:6" four layers, "paper@-2:" the last two,
-    "all-linear@50%:" the upper half.
+    "all-linear@50%:" the upper half. ``idle``: paths of modules that no text reaches, which "all-linear" leaves out.
 
     Raises:
-        ModelError: a name or the range matches nothing, or "paper" is asked of a model that keeps q, k and v in one matrix.
+        ModelError: a name or the range matches nothing, the model has no linear module, or "paper" is asked of one that keeps
+            q, k and v in one matrix.
     """
     linear = linear_modules(model)
     written = targets if isinstance(targets, str) else ",".join(targets)
     names, at, layers = written.partition("@")
     within = _in_layers(model, list(linear), layers) if at else list(linear)
-    paths = _named(names.strip(), within, written)
+    paths = [n for n in _named(names.strip(), within, written) if n not in idle or names.strip() != "all-linear"]
     found = tuple(Target(n, *widths(linear[n])) for n in paths)
     conv = any(isinstance(linear[n], Conv1D) for n in paths)
     return Layout(found, 1, _selecting_names(model, paths), conv, base)
@@ -77,15 +118,16 @@ def _named(names: str, linear: Sequence[str], targets: str) -> list[str]:
 
 def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList | None]:
     """The path and the list of the decoder layers ("" and None where there is no such list)."""
-    n = int(model.config.num_hidden_layers)
+    n, parts = _layers(model), {id(m) for m in backbone(model).modules()}
     # Lists inside the layers (of experts, say) can be as long; the outermost comes first.
-    stacks = ((path, m) for path, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n)
+    lists = ((path, m) for path, m in model.named_modules() if isinstance(m, nn.ModuleList) and id(m) in parts)
+    stacks = ((path, m) for path, m in lists if len(m) == n)
     return next(stacks, ("", None))
 
 
 def _in_layers(model: PreTrainedModel, linear: Sequence[str], layers: str) -> list[str]:
     """Those of the linear modules that lie in the decoder layers of a slice such as "2:6"."""
-    n, (stack, found_layers) = int(model.config.num_hidden_layers), decoder_layers(model)
+    n, (stack, found_layers) = _layers(model), decoder_layers(model)
     if found_layers is None:
         raise ModelError(f"{type(model).__name__} has no list of {n} decoder layers; leave @{layers} out of the targets")
     first, colon, last = layers.partition(":")
@@ -100,6 +142,10 @@ def _in_layers(model: PreTrainedModel, linear: Sequence[str], layers: str) -> li
     if not found:
         raise ModelError(f"@{layers} holds none of the layers 0 to {n - 1}; {_SYNTAX}")
     return found
+
+
+def _layers(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().num_hidden_layers)
 
 
 def _layer(bound: str, n: int) -> int | None:

@@ -43,9 +43,9 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = (buffer[..., :seen, :] for buffer in self._buffers)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
         """Keep these rows (n) of the batch, in this order; they may repeat."""
-        super().batch_select_indices(indices)
+        super().reorder_cache(beam_idx)
         self._buffers = None  # what was selected is a copy, without room; the rest's memory is free at once
 
 

@@ -166,7 +166,8 @@ class _Batch:
         return hidden
 
     def _keep(self, index: Tensor) -> None:
-        self._cache.batch_select_indices(index)  # type: ignore[no-untyped-call]
+        # The one way of selecting that every kind of layer has, those of linear attention and state spaces too.
+        self._cache.reorder_cache(index)
         self._mask = self._mask[index]
 
     def _write(self, tokens: list[int], logprobs: list[float], stops: frozenset[int]) -> None:

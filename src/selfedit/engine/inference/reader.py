@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -13,9 +14,9 @@ from ...config import AtOnce
 from ...errors import ModelError, SettingsError, UpdateError
 from ...types import Adapter, Completion, Scored, TrainSequence
 from ..adapters.adapter_context import AdapterContext, Views, shared_views
-from ..adapters.expert_routing import refuse_routed, routed_modules
+from ..adapters.expert_routing import refuse_unfit, unfit_modules
 from ..adapters.lora import Bank, Layout, LoraAdapter
-from ..adapters.targets import find_layout, warn_of_strange
+from ..adapters.targets import find_layout, warn_of_strange, warn_of_unreached
 from ..base import AdapterBank, Ids
 from ..model.body import Body
 from ..model.body_pool import TURNS, BodyPool
@@ -43,25 +44,37 @@ class Reader(Texts):
         name: str = "",
         at_once: AtOnce = USUAL,
         targets: str | Sequence[str] = "all-linear",
+        template_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Take over a loaded model (it is frozen and put into eval mode). `TorchEngine.load` is the usual way in.
 
         Raises:
-            ModelError: no module matches ``targets``, one gets some of the tokens only (`refuse_routed`), or the architecture
+            ModelError: no module matches ``targets``, one gets some of the tokens only (`refuse_unfit`), or the architecture
                 is unknown to this engine.
             SettingsError: a number of ``at_once`` is less than 1.
         """
         if min(at_once) < 1:
             raise SettingsError(f"{at_once}: each must be at least 1 (model.members_at_once and its kind)")
-        super().__init__(tokenizer)
+        super().__init__(tokenizer, template_arguments)
         self.model, self.body = model, Body(model, name)
         self.window, self.dtype = self.body.window, str(self.body.dtype).removeprefix("torch.")
-        self._routed = routed_modules(self.body)
-        self.layout = refuse_routed(find_layout(model, targets, name), self._routed)
+        self._unfit = unfit_modules(self.body)
+        self.layout = self._layout_of(targets)
         warn_of_strange(model, self.layout)
+        if isinstance(targets, str) and targets.strip().startswith("all-linear"):
+            warn_of_unreached(model, name)
         ends = getattr(model.generation_config, "eos_token_id", None) or []
-        self.stops = frozenset([self.eos_id, *([ends] if isinstance(ends, int) else ends)])
-        self._pool, self._at_once, self.limit = BodyPool(self.body), at_once, MemberLimit(at_once.members)
+        turn_end, self._turn_end = self.turn_end
+        self.stops = frozenset(
+            [self.eos_id, *([ends] if isinstance(ends, int) else ends), *([] if turn_end is None else [turn_end])]
+        )
+        self._pool, self._at_once = BodyPool(self.body), at_once
+        self.limit = MemberLimit(at_once.members, at_once.tokens)
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens of one forward with gradients (`base.LocalEngine.tokens_at_once`)."""
+        return self._at_once.tokens
 
     def base_sha256(self) -> str:
         """Hash of the base's live tensors."""
@@ -174,7 +187,8 @@ class Reader(Texts):
             decode(body, place, bank, rows, choose=choose, stops=self.stops, rows_at_once=self._at_once.rows)
 
     def _text(self, row: Row) -> str:
-        return self.decode(row.tokens[:-1] if row.finished else row.tokens)
+        text = self.decode(row.tokens[:-1] if row.finished else row.tokens)
+        return text.partition(self._turn_end)[0] if self._turn_end else text
 
     def _views(self, adapter: Adapter | None) -> Views:
         """An adapter's tensors where the base is; refused where it belongs to another base."""
@@ -195,7 +209,9 @@ class Reader(Texts):
 
     def _layout_of(self, targets: str | Sequence[str] | None) -> Layout:
         """The engine's own targets where none are given."""
-        return refuse_routed(find_layout(self.model, targets, self.body.name), self._routed) if targets else self.layout
+        if not targets:
+            return self.layout
+        return refuse_unfit(find_layout(self.model, targets, self.body.name, self._unfit.idle), self._unfit)
 
 
 def as_lora(adapter: Adapter) -> LoraAdapter:

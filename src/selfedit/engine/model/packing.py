@@ -63,7 +63,7 @@ def bins_of(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def parts_of(sequences: Sequence[TrainSequence], tokens: int, targets: float = math.inf) -> Iterator[list[TrainSequence]]:
+def parts_of(sequences: Sequence[TrainSequence], tokens: float, targets: float = math.inf) -> Iterator[list[TrainSequence]]:
     """Sequences in their order, in parts of at most so many tokens and targets (a longer one is a part of its own)."""
     part: list[TrainSequence] = []
     held = wanted = 0

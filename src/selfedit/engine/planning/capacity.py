@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 from pathlib import Path
 
 import torch
 
+from .limits import address_space, memory_limits, number_in
 from .memory import GIB
 
 # Other programs use the RAM, too, and the cost model may be off; on a GPU the driver's context and libraries take the reserve.
@@ -45,18 +45,15 @@ def readable_gib(size: int) -> float:
 
 def total_ram(files: Path = _ROOT) -> int:
     """Bytes of RAM that this process can have at most: the machine's, a control group's limit (v1 or v2), or RLIMIT_AS."""
-    sizes = [_meminfo(files, "MemTotal") or _physical_pages(files) or _UNKNOWN_RAM, *_limits(files).values()]
-    address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if address_space != resource.RLIM_INFINITY:
-        sizes.append(address_space)
-    return min(sizes)
+    sizes = [_meminfo(files, "MemTotal") or _physical_pages(files) or _UNKNOWN_RAM, *memory_limits(files).values()]
+    return min(filter(None, (*sizes, address_space())))
 
 
 def free_ram(files: Path = _ROOT) -> int:
     """Bytes of RAM that this process can still get: the machine's and, in a control group, what its limit leaves."""
     sizes = [_meminfo(files, "MemAvailable") or total_ram(files)]
-    for group, limit in _limits(files).items():
-        used = _number(group / "memory.current") or _number(group / "memory.usage_in_bytes") or 0
+    for group, limit in memory_limits(files).items():
+        used = number_in(group / "memory.current") or number_in(group / "memory.usage_in_bytes") or 0
         sizes.append(max(0, limit - max(0, used - _cached_files(group))))
     return min(sizes)
 
@@ -78,24 +75,6 @@ def _physical_pages(files: Path) -> int:
         return 0
 
 
-def _limits(files: Path) -> dict[Path, int]:
-    """The memory limits of this process's control group and of the groups around it, by the group's directory."""
-    roots = {"": files / "sys/fs/cgroup", "memory": files / "sys/fs/cgroup/memory"}  # version 2, and version 1
-    groups = list(roots.values())  # in a container these are its own
-    try:
-        lines = (files / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        root = roots.get("memory" if "memory" in controllers.split(",") else controllers)
-        if root is not None:
-            own = root / path.lstrip("/")
-            groups += [group for group in (own, *own.parents) if root in group.parents]
-    limits = {group: _number(group / "memory.max") or _number(group / "memory.limit_in_bytes") for group in groups}
-    return {group: limit for group, limit in limits.items() if limit}
-
-
 def _cached_files(group: Path) -> int:
     """Bytes of a control group's usage that are cached files, which the system drops when programs need the memory."""
     try:
@@ -104,11 +83,3 @@ def _cached_files(group: Path) -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return sizes.get("total_inactive_file", sizes.get("inactive_file", 0))
-
-
-def _number(file: Path) -> int:
-    """The number in a file; 0 where there is none (also for "max", which is no limit)."""
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):
-        return 0

@@ -1,7 +1,8 @@
 """How much memory a run needs, from its model's shape, and how much of everything fits at once.
 
-A model of costs, not a promise: it counts the tensors that grow (weights, adapters, activations, logits, caches) and leaves out
-small ones and the allocator's own. Measured on small models it is within a factor of 2 (`tests/engine/test_memory.py`).
+A model of costs: it counts the tensors that grow (weights, adapters, activations, logits, caches). Measured on models of real
+widths it is within 30 % of what a process takes for training, and within a factor of 2 for scoring and writing, which need less
+(`tests/engine/test_memory.py`).
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from ...config import AtOnce
 from ..adapters.lora import widths
-from ..adapters.targets import find_layout
+from ..adapters.targets import find_layout, linear_modules
 from ..inference.cache import with_room
 from ..inference.score import LOGITS_A_TOKEN
 from ..model.body import LOGITS_AT_ONCE
@@ -25,6 +24,10 @@ GIB = 1 << 30
 _FP32 = 4
 # On a GPU a step should have about so many tokens, in at most so many members (not measured yet).
 _GPU_TOKENS, _GPU_MEMBERS = 16384, 64
+# On a CPU freed blocks stay in the C library's heap: a process takes so many times what its tensors need (measured).
+_HEAP = 1.25
+_LOGIT_COPIES = 3  # logits, their softmax, and their gradient or what the heap keeps
+_SAMPLING_COPIES = 12  # numbers of 8 bytes: fixed-point probabilities, and their sorted nucleus
 
 
 def adapter_size(model: PreTrainedModel, targets: str | Sequence[str], rank: int) -> int:
@@ -55,8 +58,8 @@ class Costs:
     @classmethod
     def of(cls, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> Costs:
         """The costs of a model in ``dtype`` on ``device``; the model itself may be an outline without weights."""
-        config, head = model.config.get_text_config(), model.get_output_embeddings()
-        modules = [m for m in model.modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
+        config = model.config.get_text_config()
+        modules = linear_modules(model).values()
         heads, width = int(config.num_attention_heads), int(config.hidden_size)
         groups = int(getattr(config, "num_key_value_heads", None) or heads)
         return cls(
@@ -82,26 +85,38 @@ class Costs:
         return size * (4 * _FP32 + (self.number if self.number != _FP32 else 0))
 
     def trained_token(self, length: int) -> int:
-        """A token in a training step, in a sequence of ``length``: what backward needs, and its share of the logits that are
-        kept at once, three times in fp32.
-        """
+        """What backward needs of a token in a training step, in a sequence of ``length``."""
         norms = 2 * self.layers * self.width * _FP32 if self.number != _FP32 else 0  # norms compute in fp32
         scores = self.layers * self.heads * length * self.number if self.keeps_scores else 0
-        return self.linear * self.number + norms + scores + 3 * min(self.vocabulary, LOGITS_AT_ONCE // length) * _FP32
+        return self._held(self.linear * self.number + norms + scores)
+
+    def trained_logits(self, tokens: int) -> int:
+        """The logits that exist at once in a forward of so many tokens with gradients."""
+        return self._held(_LOGIT_COPIES * min(tokens * self.vocabulary, LOGITS_AT_ONCE) * _FP32)
+
+    def forward(self, tokens: int, length: int) -> int:
+        """A forward of so many tokens with gradients, in sequences of ``length``."""
+        return tokens * self.trained_token(length) + self.trained_logits(tokens)
+
+    def _held(self, tensors: float) -> int:
+        """What a process takes for tensors of so many bytes."""
+        return int(tensors * (_HEAP if self.keeps_scores else 1))
 
     def passing_token(self, length: int) -> int:
         """A token in a pass without gradients: one layer's tensors at a time."""
         scores = 2 * self.heads * length if self.keeps_scores else 0
-        return (2 * self.width + 4 * self.widest + scores) * self.number
+        return self._held((2 * self.width + 4 * self.widest + scores) * self.number)
 
     def scored_token(self, length: int) -> int:
-        """A token in a pass that scores, with its share of the logits that are kept at once and of their softmax."""
-        return self.passing_token(length) + 2 * min(self.vocabulary, LOGITS_A_TOKEN) * _FP32
+        """A token in a pass that scores, with its share of the logits that are kept at once."""
+        return self.passing_token(length) + self._held(_LOGIT_COPIES * min(self.vocabulary, LOGITS_A_TOKEN) * _FP32)
 
     def decoded_row(self, prompt: int, new: int) -> int:
         """A text being written: its keys and values in roomy buffers, and the larger of reading the prompt and fp64 sampling."""
-        sampling = 6 * 8 * self.vocabulary
-        return with_room(prompt + new) * self.cached * self.number + max(prompt * self.passing_token(prompt), sampling)
+        sampling = self._held(_SAMPLING_COPIES * 8 * self.vocabulary)
+        return self._held(with_room(prompt + new) * self.cached * self.number) + max(
+            prompt * self.passing_token(prompt), sampling
+        )
 
 
 @dataclass(frozen=True)
@@ -138,27 +153,43 @@ class Split:
         return self.base + max(self.training, self.scoring, self.decoding, self.m_step)
 
 
-def _each(costs: Costs, load: Load) -> AtOnce:
-    """Bytes of one more member, row and token at once."""
-    training = load.cohorts * (costs.member(load.adapter) + load.step * costs.trained_token(load.sequence))
-    return AtOnce(
-        training + load.banks * load.adapter * _FP32,
-        costs.decoded_row(load.sequence, load.sequence),
-        costs.scored_token(load.sequence),
-    )
+def _gradient_token(costs: Costs, load: Load) -> int:
+    """Bytes of one more token in a pass with gradients, of the policy or of each cohort, but its logits."""
+    policy = costs.trained_token(2 * load.sequence) if load.m_step else 0
+    return max(1, policy, load.cohorts * costs.trained_token(load.sequence))
+
+
+def _member(costs: Costs, load: Load) -> int:
+    """Bytes of one more member, but its tokens."""
+    return load.cohorts * costs.member(load.adapter) + load.banks * load.adapter * _FP32
 
 
 def fitting(costs: Costs, load: Load, budget: int, most: AtOnce) -> AtOnce:
-    """As much at once as fits into ``budget`` bytes: at least one of each, at most ``most``."""
-    free = max(0, budget - costs.base)
-    return AtOnce(*(max(1, min(n, free // max(1, cost))) for n, cost in zip(most, _each(costs, load), strict=True)))
+    """As much at once as fits into ``budget`` bytes: at least one of each, at most ``most``. Members get at most half of it, the
+    tokens of their passes the rest.
+    """
+    free, member, token = max(0, budget - costs.base), _member(costs, load), _gradient_token(costs, load)
+    members = max(1, min(free // 2 // max(1, member), most.members))
+    rest, cohorts = free - max(costs.member(load.policy), members * member), max(1, load.cohorts)
+    # Their logits grow with the tokens up to a limit, in each cohort.
+    few = rest // (token + cohorts * costs.trained_logits(1))
+    many = (rest - cohorts * costs.trained_logits(LOGITS_AT_ONCE)) // token
+    tokens = min(free // costs.scored_token(load.sequence), max(few, many))
+    found = AtOnce(members, free // costs.decoded_row(load.sequence, load.sequence), tokens)
+    return AtOnce(*(max(1, min(n, limit)) for n, limit in zip(found, most, strict=True)))
 
 
 def split(costs: Costs, load: Load, at_once: AtOnce) -> Split:
-    """The memory that a run with this much at once needs."""
-    training, decoding, scoring = (n * cost for n, cost in zip(at_once, _each(costs, load), strict=True))
-    m_step = costs.member(load.policy) + load.m_step * costs.trained_token(2 * load.sequence)
-    return Split(costs.base, training, scoring, decoding, m_step)
+    """The memory that a run with this much at once needs. A pass with gradients takes at least one sequence."""
+    members, rows, tokens = at_once
+    step, m_step = min(members * load.step, max(tokens, load.sequence)), min(load.m_step, max(tokens, 2 * load.sequence))
+    return Split(
+        base=costs.base,
+        training=members * _member(costs, load) + load.cohorts * costs.forward(step, load.sequence),
+        scoring=tokens * costs.scored_token(load.sequence),
+        decoding=rows * costs.decoded_row(load.sequence, load.sequence),
+        m_step=costs.member(load.policy) + costs.forward(m_step, 2 * load.sequence) if load.m_step else 0,
+    )
 
 
 def most_useful(device: torch.device, step: int) -> AtOnce:

@@ -93,11 +93,12 @@ class Cohort:
         chains: Sequence[Sequence[Member]],
         init: LoraAdapter | None,
         first_layer: int = 0,
+        tokens: float = math.inf,
     ) -> None:
         """To be made while nothing is beside the base. ``first_layer``: layers below it are adapted by nobody, and what they
-        give is reused (`upper.first_adapted`).
+        give is reused (`upper.first_adapted`). ``tokens``: the most in one forward, unless a single sequence has more.
         """
-        self._body, self._bank, self._init = body, bank, init
+        self._body, self._bank, self._init, self._tokens = body, bank, init, tokens
         self._upper = Upper(body, first_layer) if first_layer else None
         self._lower: dict[int, dict[TrainSequence, Tensor]] = {}
         self._known = references(body, [s for chain in chains for member in chain for s in member.update.sequences])
@@ -108,7 +109,7 @@ class Cohort:
         self._scale = torch.zeros(len(chains), device=body.device)
         self._following = [deque(chain) for chain in chains]
         self.slots = [self._seat(row) for row in range(len(chains))]
-        self._bound = 0
+        self._bound = range(0)
 
     @property
     def active(self) -> int:
@@ -118,13 +119,8 @@ class Cohort:
     def step(self, place: AdapterContext) -> None:
         """One optimiser step of every slot's member. One that is done goes into the bank."""
         active = len(self.slots)
-        if active != self._bound:
-            self._bound, views = active, self._bank.layout.views
-            place.bind(views(self._work[:active]), self._scale[:active], views(self.grads[:active]))
         batches = [[m.update.sequences[i] for i in m.order[m.step]] for m in self.slots]
-        packed = self._body.pack(batches)
-        place.arrange(packed.spans)
-        losses = self._backward(self._hidden(packed), packed, batches, place)
+        losses = self._backward(batches, place)
         norms = torch.linalg.vector_norm(self.grads[:active], dim=1)
         self._settle(losses, norms.tolist(), batches)
         self._optimise(norms)
@@ -153,7 +149,7 @@ class Cohort:
             state[0].copy_(self._bank.layout.row(start))
         self._work[row] = self.rows[row]
         self._scale[row] = member.update.alpha / member.update.rank
-        self._bound = 0  # the scale has changed
+        self._bound = range(0)  # the scale has changed
         return member
 
     def _finish(self, row: int, member: Member) -> None:
@@ -166,25 +162,47 @@ class Cohort:
             state = (self.rows[row], self.first[row], self.second[row], self._counts[row])
             member.paused = tuple(tensor.clone() for tensor in state)
 
-    def _hidden(self, packed: Packed) -> Tensor:
-        """Hidden states (M, D) at the sources of this step's minibatches."""
+    def _bind(self, members: range, place: AdapterContext) -> None:
+        """The adapters of these slots for the next forwards."""
+        if members != self._bound:
+            self._bound, views, rows = members, self._bank.layout.views, slice(members.start, members.stop)
+            place.bind(views(self._work[rows]), self._scale[rows], views(self.grads[rows]))
+
+    def _hidden(self, packed: Packed, members: range, batches: list[list[TrainSequence]]) -> Tensor:
+        """Hidden states (M, D) at the sources of packed sequences of each of these slots."""
         if self._upper is None:
             return self._body.packed_hidden(packed)
-        for member in self.slots:
+        slots = [self.slots[row] for row in members]
+        for member in slots:
             if member.number not in self._lower:
                 once = list(dict.fromkeys(member.update.sequences))  # replayed ones come several times
                 self._lower[member.number] = dict(zip(once, self._upper.lower(once), strict=True))
-        lower = [[self._lower[m.number][m.update.sequences[i]] for i in m.order[m.step]] for m in self.slots]
+        lower = [[self._lower[m.number][s] for s in batch] for m, batch in zip(slots, batches, strict=True)]
         return self._upper.hidden(packed, lower)
 
-    def _backward(self, hidden: Tensor, packed: Packed, batches: list[list[TrainSequence]], place: AdapterContext) -> list[float]:
-        """Each member's loss; the gradients are in ``grads`` afterwards."""
-        each = self._losses(hidden, packed, batches)
-        # Split, not a weighted product: 0 * NaN would carry a member's NaN to the others.
-        losses = torch.stack([part.mean() for part in torch.split(each, packed.member_counts)])
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        place.settle_gradients()
-        return losses.tolist()  # type: ignore[no-any-return]
+    def _backward(self, batches: list[list[TrainSequence]], place: AdapterContext) -> list[float]:
+        """Each member's loss; the gradients are in ``grads`` afterwards.
+
+        One forward for all of them; several, for some members each or for parts of one member's minibatch, where it would have
+        too many tokens.
+        """
+        found: list[float] = []
+        for members in forwards_of([sum(len(s.ids) for s in batch) for batch in batches], self._tokens):
+            self._bind(members, place)
+            mine = batches[members.start : members.stop]
+            n_targets, total = [sum(s.n_targets for s in batch) for batch in mine], [0.0] * len(mine)
+            for forward in [[part] for part in parts_of(mine[0], self._tokens)] if len(mine) == 1 else [mine]:
+                packed = self._body.pack(forward)
+                place.arrange(packed.spans)
+                each = self._losses(self._hidden(packed, members, forward), packed, forward)
+                # Split, not a weighted product: 0 * NaN would carry a member's NaN to the others.
+                sums = zip(torch.split(each, packed.member_counts), n_targets, strict=True)
+                losses = torch.stack([part.sum() / n for part, n in sums])
+                losses.sum().backward()  # type: ignore[no-untyped-call]
+                total = [a + b for a, b in zip(total, losses.tolist(), strict=True)]
+            place.settle_gradients()
+            found += total
+        return found
 
     def _losses(self, hidden: Tensor, packed: Packed, batches: list[list[TrainSequence]]) -> Tensor:
         """What each target (M) of a packed batch counts in the loss, given the states (M, D) before them."""
@@ -249,6 +267,18 @@ class Cohort:
             )
         if self._work is not self.rows:
             self._work[: len(self.slots)] = self.rows[: len(self.slots)]
+
+
+def forwards_of(tokens: Sequence[int], most: float) -> list[range]:
+    """Which members, in their order, go through the model together: as many as have at most ``most`` tokens, or one."""
+    found: list[range] = []
+    begun = held = 0
+    for row, n in enumerate(tokens):
+        if row > begun and held + n > most:
+            found.append(range(begun, row))
+            begun, held = row, 0
+        held += n
+    return [*found, range(begun, len(tokens))]
 
 
 @torch.no_grad()

@@ -191,7 +191,7 @@ class Training:
         moving = [member for member in chosen if member.left]
 
         def train(body: Body, chains: Sequence[Sequence[Member]]) -> Steps:
-            cohort = Cohort(body, self.bank, chains, self._init, self._first_layer)
+            cohort = Cohort(body, self.bank, chains, self._init, self._first_layer, self._limit.tokens)
             with self._beside_policy(body) as place:
                 while cohort.active:
                     cohort.step(place)

@@ -59,10 +59,14 @@ def on_workers(bodies: Sequence[Body], pieces: Sequence[Piece], work: Callable[[
 
 
 class MemberLimit:
-    """The most ``members`` of a cohort, and how many cohorts may train at the same time on threads of their own."""
+    """The most ``members`` of a cohort, and how many cohorts may train at the same time on threads of their own.
 
-    def __init__(self, members: int) -> None:
+    ``tokens``: the most in one of their forwards, unless a single sequence has more.
+    """
+
+    def __init__(self, members: int, tokens: int) -> None:
         self.members = self._planned = members
+        self.tokens = tokens
         self._alone = False
         self._on_lower: OnLower | None = None
 

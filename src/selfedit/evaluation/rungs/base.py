@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from ...rewards.examiner import Worth, mean_of_graded
@@ -65,6 +66,12 @@ class Result:
         """Accuracy by task id."""
         return dict(zip((task.id for task in self.tasks), self.accuracy, strict=True))
 
+    @property
+    def logprob(self) -> float | None:
+        """Log-likelihood of the right answers (nats per token), mean over tasks: it still moves where few answers are right."""
+        by_task = [fmean(answer.logprob for answer in row) for row in self.answers if row]
+        return fmean(by_task) if by_task else None
+
     def row(self) -> dict[str, Any]:
         """The ladder's row for summary and report; without accuracy where no task could be graded."""
         interval = bootstrap_seeds(by_group(self.by_task, self.groups)) if self.accuracy else None
@@ -79,6 +86,7 @@ class Result:
             "ungraded_tasks": self.ungraded,
             "lines_held_out": self.held_out,
             "reward": self.reward,
+            "logprob": self.logprob,
         }
 
 

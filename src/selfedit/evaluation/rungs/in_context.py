@@ -9,6 +9,7 @@ class InContext(Rung):
     """The base with the passage in view: what reading gives, without learning."""
 
     label = "passage in the prompt"
+    writes = False
     trains = False
     group = "ceiling"
 

@@ -9,6 +9,7 @@ class NoEdit(Rung):
     """Nothing learned: the base, asked without the passage."""
 
     label = "no training"
+    writes = False
     trains = False
 
     def climb(self, ladder: Ladder) -> None:

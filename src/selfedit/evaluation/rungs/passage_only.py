@@ -10,6 +10,7 @@ class PassageOnly(Rung):
     """Trained on the raw passage alone, at the learning rate that suits it best."""
 
     label = "passage only"
+    writes = False
     pairs = (("passage_only", "no_edit"),)
 
     def climb(self, ladder: Ladder) -> None:

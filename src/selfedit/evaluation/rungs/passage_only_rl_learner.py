@@ -11,6 +11,7 @@ class PassageOnlyRlLearner(Rung):
     """The trained model learns from raw passages: shows whether it has become a better learner."""
 
     label = "passage, RL model learns"
+    writes = False
     group = "ablation"
     pairs = (
         ("passage_only_rl_learner", "passage_only"),

@@ -11,6 +11,7 @@ class PerfectEdits(Rung):
     """Trained on known-good edits that came with the tasks: how much better edits could give."""
 
     label = "perfect edits (oracle)"
+    writes = False
     group = "ceiling"
     pairs = (("perfect_edits", LAST_ROUND),)
 

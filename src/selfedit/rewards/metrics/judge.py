@@ -11,17 +11,19 @@ import hashlib
 import json
 import os
 import secrets
-import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, JsonValue, field_validator
 
-from ...config import RewardSettings, Section
-from ...errors import DiskError, GraderError, SettingsError
+from ...config import PathText, RewardSettings, Section
+from ...errors import GraderError
+from ..judge_client import key_variable, open_client, way_to
+from ..judge_replies import NO_COMPLETION, Failure, Reading, failure_in, read_reply
+from ..verdict_cache import VerdictCache, default_cache
 from .base import Case, Verdict
 
 if TYPE_CHECKING:
@@ -35,13 +37,14 @@ _GRADE = (
 )
 _HARMLESS = {"question": "What is the capital of France?", "reference_answers": ["Paris"], "given_answer": "Paris"}
 _FIELDS: dict[str, Any] = {"temperature": 0, "max_tokens": 16}  # of every request, unless the settings change them
-_NO_COMPLETION = "the judge's reply is not a chat completion"  # such as a maintenance page sent with 200 OK
 _KEPT = "Finished work is kept: run the same command again to continue"
-_LONGEST_PAUSE = 60.0  # seconds; the client waits at most this long before another attempt
-REASKED = 2  # times, where a reply is not what was asked for
+# Seconds before another attempt: after an error with 200 OK, and the most that the client waits after others.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
+REASKED = 2  # times, where a reply is not what was asked for and the temperature is not 0
 _MAX_CHARS = 4_000  # of each text that is sent
 
 Question = Mapping[str, Any]
+Found = TypeVar("Found")
 
 
 class JudgeSettings(Section):
@@ -52,10 +55,11 @@ class JudgeSettings(Section):
     key_variable: str = Field(
         "", description="environment variable with the key; empty: OPENAI_API_KEY where url is empty, no key elsewhere"
     )
-    body: dict[str, str | int | float | bool] = Field(
+    body: dict[str, JsonValue] = Field(
         {},
-        description="further fields of every request, besides temperature = 0 and max_tokens = 16; an empty text omits one of "
-        "these, such as {max_tokens = '', max_completion_tokens = 500}",
+        description="further fields of every request, besides temperature = 0 and max_tokens = 16, of any depth, such as "
+        "{max_tokens = 2000, reasoning = {effort = 'low'}} for a judge that thinks; an empty text omits one of these, such as "
+        "{max_tokens = '', max_completion_tokens = 500}",
     )
     timeout_s: float = Field(
         30.0,
@@ -65,7 +69,8 @@ class JudgeSettings(Section):
     retries: int = Field(
         4,
         ge=0,
-        description="further attempts after timeouts, lost connections, HTTP 408, 409, 429 and 5xx, with growing pauses",
+        description="further attempts after timeouts, lost connections, HTTP 408, 409, 429 and 5xx (also as an error inside a "
+        "reply with 200), with growing pauses",
     )
     at_once: int = Field(16, ge=1, description="most requests at the same time")
     budget: int = Field(
@@ -73,52 +78,24 @@ class JudgeSettings(Section):
         ge=0,
         description="most questions that a run may ask, retries not counted; a stopped run continues with a larger budget",
     )
-    cache: str = Field(
+    cache: PathText = Field(
         "",
         description="file of earlier verdicts, which are not asked for again; empty: in the user's cache directory",
     )
 
-
-class VerdictCache:
-    """Verdicts by content, and how much of each budget is spent: one SQLite file that several processes may share."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    @field_validator("body")
+    @classmethod
+    def _can_be_sent(cls, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        ours = sorted({"messages", "model", "stream"} & set(body))
+        if ours:
+            raise ValueError(f"{', '.join(ours)} can't be set here: the judge's question is the same for all, and in one piece")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(file, isolation_level=None, timeout=30, check_same_thread=False)
-            self._db.execute(
-                "create table if not exists replies (key text primary key, value integer not null, model text not null)"
-            )
-            # Budgets by their key, under the table name that existing caches have.
-            self._db.execute("create table if not exists purses (name text primary key, spent integer not null)")
-        except (OSError, sqlite3.Error) as error:
-            raise SettingsError(
-                f"reward.judge.cache: {file} can't be used ({error}); name another file, or move it away"
-            ) from None
-
-    def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        try:
-            return self._db.execute(statement, values)
-        except sqlite3.Error as error:
-            raise DiskError(
-                f"{self._file}: {error}; what was committed is kept; run the same command again to continue"
-            ) from None
-
-    def get(self, key: str) -> int | None:
-        """The verdict (1 or 0) under a key; None where there is none."""
-        row = self._execute("select value from replies where key = ?", key).fetchone()
-        return None if row is None else int(row[0])
-
-    def put(self, key: str, value: int, model: str) -> None:
-        """Keep a verdict, and which model gave it."""
-        self._execute("insert or replace into replies values (?, ?, ?)", key, value, model)
-
-    def spend(self, budget_key: str, budget: int) -> bool:
-        """Charge one question to a budget; False where it is used up."""
-        self._execute("insert or ignore into purses values (?, 0)", budget_key)
-        taken = "update purses set spent = spent + 1 where name = ? and spent < ?"
-        return self._execute(taken, budget_key, budget).rowcount == 1
+            json.dumps(body, allow_nan=False)
+        except ValueError:
+            raise ValueError("a number is not finite, which JSON does not have") from None
+        if _has_null(body):
+            raise ValueError("a null can't be kept in a TOML file; leave that field out")
+        return body
 
 
 class Judge:
@@ -133,15 +110,12 @@ class Judge:
         """Open the cache.
 
         Raises:
-            SettingsError: the client is not installed, or the cache can't be opened.
+            SettingsError: the client is not installed, the cache can't be opened, or the key, the address or a proxy can't work.
         """
-        try:
-            import openai  # noqa: F401
-        except ImportError:
-            raise SettingsError("[reward.judge] needs the openai client: pip install 'selfedit[judge]'") from None
         self.settings, self.budget_key = settings.own("judge", JudgeSettings), budget_key or secrets.token_hex(8)
+        _in_a_thread(open_client(self.settings).close())  # what can't work is found before anything else is done
         self.fields = {name: value for name, value in (_FIELDS | self.settings.body).items() if value != ""}
-        self.cache = VerdictCache(Path(self.settings.cache) if self.settings.cache else _default_cache())
+        self.cache = VerdictCache(Path(self.settings.cache) if self.settings.cache else default_cache())
 
     def grade(self, cases: Sequence[Case]) -> list[Verdict]:
         """Whether each answer is right; equal questions are asked once. See `base.Metric`.
@@ -164,8 +138,7 @@ class Judge:
         found = {key: Verdict(bool(value)) for key in set(keys) if (value := self.cache.get(key)) is not None}
         missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in found}
         if missing:
-            with ThreadPoolExecutor(1) as thread:  # a notebook has a running event loop in this one
-                found |= thread.submit(asyncio.run, self._ask(missing)).result()
+            found |= _in_a_thread(self._ask(missing))
         return [found[key] for key in keys]
 
     def key(self, question: Question) -> str:
@@ -175,7 +148,7 @@ class Judge:
 
     async def _ask(self, missing: Mapping[str, Question]) -> dict[str, Verdict]:
         gate, errors = asyncio.Semaphore(self.settings.at_once), list[GraderError]()
-        async with _client(self.settings) as client:
+        async with open_client(self.settings) as client:
             session = _Session(self, client)
 
             async def one(question: Question) -> Verdict:
@@ -204,66 +177,86 @@ class _Session:
         self._checking, self._heard_at, self._error = asyncio.Lock(), 0.0, ""
 
     async def verdict(self, question: Question) -> Verdict:
-        """Ask, and ask again where the reply is not what was asked for; what the network or the server did the client retries."""
-        judge, problem = self._judge, ""
-        for _ in range(1 + REASKED):
+        """Ask, and ask again where the reply is not what was asked for and another one may be; what the network or the server
+        did was tried again already.
+        """
+        judge, read = self._judge, Reading(None)
+        again = 0 if judge.fields.get("temperature") == 0 else REASKED  # at temperature 0 the reply would be the same
+        for _ in range(1 + again):
             if not judge.cache.spend(judge.budget_key, judge.settings.budget):
                 raise GraderError(
                     f"the judge's budget of {judge.settings.budget} questions is spent; raise reward.judge.budget. {_KEPT}"
                 )
             try:
-                said = await self._send(question)
+                read = read_reply(await self._send(question))
             except _Lost as lost:
-                problem = str(lost)
                 await self._check_up()
-                if problem != _NO_COMPLETION:  # the client has tried again already
-                    break
-                continue
-            right = read_verdict(said)
-            if right is not None:
-                judge.cache.put(judge.key(question), right, judge.settings.model)
-                return Verdict(right)
-            problem = f"the judge did not say what it was asked for: {str(said)[:60]!r}"
-        return Verdict(None, problem)
+                return Verdict(None, str(lost))
+            if read.right is not None:
+                judge.cache.put(judge.key(question), read.right, judge.settings.model)
+                return Verdict(read.right)
+            if read.cut:
+                await self._check_up()
+                break
+        return Verdict(None, read.problem)
 
-    async def _send(self, question: Question) -> object:
-        """What the judge says; raises _Lost, or GraderError where the endpoint refuses the key."""
+    async def _send(self, question: Question) -> dict[str, Any]:
+        """The judge's reply; raises _Lost, or GraderError where the endpoint refuses the key."""
         import openai
 
-        how = self._judge.settings
+        how, failed = self._judge.settings, Failure(NO_COMPLETION, passing=True)
+        try:
+            # The client's own limit is for each read; a reply that arrives in drips would never end.
+            async with asyncio.timeout((1 + how.retries) * how.timeout_s + how.retries * _LONGEST_PAUSE):
+                for attempt in range(1 + how.retries):
+                    reply = await self._attempt(question)
+                    found = failure_in(reply)
+                    if found is None:
+                        return dict(reply)
+                    failed = found
+                    if failed.refused:
+                        raise GraderError(self._down(failed.message))
+                    if not failed.passing:
+                        break
+                    if attempt < how.retries:
+                        await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
+        except openai.AuthenticationError as error:
+            raise GraderError(self._down(_in_short(error))) from None
+        except (openai.APIError, TimeoutError) as error:
+            raise _Lost(f"the judge gave no reply ({_in_short(error)})") from None
+        raise _Lost(f"the judge gave no reply ({failed.message})")
+
+    async def _attempt(self, question: Question) -> Any:
+        """What arrives with 200 OK, as JSON; None where it is none."""
         messages = [
             {"role": "system", "content": _GRADE},
             {"role": "user", "content": json.dumps(question, ensure_ascii=False)},
         ]
-        create: Any = self._client.chat.completions.create
+        create: Any = self._client.chat.completions.with_raw_response.create
+        raw = await create(model=self._judge.settings.model, messages=messages, extra_body=self._judge.fields)
         try:
-            # The client's own limit is for each read; a reply that arrives in drips would never end.
-            async with asyncio.timeout((1 + how.retries) * how.timeout_s + how.retries * _LONGEST_PAUSE):
-                reply = await create(model=how.model, messages=messages, extra_body=self._judge.fields)
-            return reply.choices[0].message.content
-        except openai.AuthenticationError as error:
-            raise GraderError(self._down(_in_short(error))) from None
-        except openai.APIResponseValidationError:
-            raise _Lost(_NO_COMPLETION) from None
-        except (openai.APIError, TimeoutError) as error:
-            raise _Lost(f"the judge gave no reply ({_in_short(error)})") from None
-        except (ValueError, TypeError, AttributeError, LookupError):  # half a JSON, or one of another form
-            raise _Lost(_NO_COMPLETION) from None
+            return json.loads(raw.http_response.content)
+        except ValueError:  # half a JSON, or none
+            return None
 
     async def _check_up(self) -> None:
-        """After a lost question: is the fault the question's or the judge's? A question that anybody can answer shows it.
+        """After a question that was lost, or cut before its verdict: is the fault the question's or the judge's? A question
+        that anybody can answer shows it.
 
         Without it an outage would leave a run with only those answers that need no judge, the perfect ones.
 
         Raises:
-            GraderError: that question is lost, too.
+            GraderError: that question is lost or cut, too.
         """
         lost_at = time.monotonic()
         async with self._checking:  # one check is enough for all that were lost before it
             if not self._error and self._heard_at < lost_at:
                 try:
-                    await self._send(_HARMLESS)
+                    read = read_reply(await self._send(_HARMLESS))
                     self._heard_at = time.monotonic()
+                    if read.cut:
+                        model = self._judge.settings.model
+                        self._error = f"{model!r} as a judge: {read.problem}. So it was with an easy question, too. {_KEPT}"
                 except _Lost as lost:
                     self._error = self._down(str(lost))
         if self._error:
@@ -271,36 +264,24 @@ class _Session:
 
     def _down(self, problem: str) -> str:
         how = self._judge.settings
+        variable = key_variable(how)
+        unset = " (which is not set)" if variable and not os.environ.get(variable) else ""
         return (
-            f"the judge {how.model!r} at {how.url or 'OpenAI'} can't be asked ({problem}); check reward.judge.url and .model, "
-            f"and the key in {_key_variable(how) or 'reward.judge.key_variable'}. {_KEPT}"
+            f"the judge {how.model!r} at {how.url or 'OpenAI'} can't be asked{way_to(how)} ({problem}); check reward.judge.url "
+            f"and .model, and the key in {variable or 'reward.judge.key_variable'}{unset}. {_KEPT}"
         )
 
 
-def _client(how: JudgeSettings) -> AsyncOpenAI:
-    from openai import AsyncOpenAI
-
-    key = os.environ.get(_key_variable(how)) or "none"  # local servers take any
-    client = AsyncOpenAI(base_url=how.url or None, api_key=key, timeout=how.timeout_s, max_retries=how.retries)
-    if how.url:  # the client takes OpenAI's account names from the environment, which concern no other endpoint
-        client.organization = client.project = None
-    return client
-
-
-def _key_variable(how: JudgeSettings) -> str:
-    """Where the key is; a key for OpenAI is sent to another endpoint only where the settings say so."""
-    return how.key_variable or ("" if how.url else "OPENAI_API_KEY")
-
-
-def read_verdict(said: object) -> bool | None:
-    """True for yes and False for no, where ``said`` is that one word (case, quotes and a full stop aside); else None."""
-    words = {"yes": True, "no": False}
-    return words.get(said.strip().strip("\"'*`.!").casefold()) if isinstance(said, str) else None
+def _has_null(value: JsonValue) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is None or any(map(_has_null, inner))
 
 
 def _in_short(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfedit" / "judge.db"
+def _in_a_thread(coroutine: Coroutine[Any, Any, Found]) -> Found:
+    """What a coroutine returns, also where a loop is running already, as in a notebook."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()

@@ -18,7 +18,7 @@ class Perplexity:
         self.engine = engine
         name = settings.validation_text
         try:
-            self.ids = engine.encode_prompt(Path(name).read_text(encoding="utf-8"))[: engine.window]
+            self.ids = engine.encode_prompt(Path(name).read_text(encoding="utf-8-sig"))[: engine.window]
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"reward.validation_text: {name} can't be read ({error}); give a UTF-8 text file") from None
         if len(self.ids) < 2:

@@ -21,7 +21,8 @@ class TaskSource(Protocol):
     A source is made from the section ``[tasks]`` and the run's seed: ``Kind(settings, seed)``; its own settings, if it has any,
     are the pydantic model ``Settings``. With ``asks_for_probes = True`` its tasks bring no probes, and the base writes them. With
     a method ``sha256s() -> dict[str, str]``, hashes of its tasks by file, a run refuses to go on with other tasks of any file;
-    without it, with other held-out tasks.
+    without it, with other held-out tasks. With an attribute ``notes: tuple[str, ...]``, a run says its sentences, such as what
+    was left out, as warnings and in its summary.
     """
 
     def draw(self, round: int) -> list[Task]:
@@ -51,7 +52,8 @@ def texts_digest(task: Task) -> bytes:
 class StoredSource:
     """The tasks of a user's file or folder, all in memory: a file that changes while a run uses it changes nothing.
 
-    Documents are split whole, by a hash of their names: test, then ladder-development, then development, the rest training.
+    Documents are split whole, by a hash of their names (tasks of a file by a hash of their passage): test, then
+    ladder-development, then development, the rest training.
     """
 
     def __init__(
@@ -60,9 +62,12 @@ class StoredSource:
         seed: int,
         files: Mapping[str, Sequence[Task]],
         documents: Mapping[str, Sequence[Task]],
+        notes: Sequence[str] = (),
     ) -> None:
-        """``files``: the tasks by the file that holds them. ``documents``: the same tasks by the name of what is split whole."""
-        self.settings, self._files = settings, files
+        """``files``: the tasks by the file that holds them. ``documents``: the same tasks by what is split whole (a document's
+        name, or a passage's text).
+        """
+        self.settings, self._files, self.notes = settings, files, tuple(notes)
         names = iter(sorted(documents, key=lambda name: hashlib.sha256(name.encode()).hexdigest()))
 
         def take(n: int) -> list[Task]:
