@@ -25,13 +25,13 @@ import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.peft_baseline import Baseline, Edited, run_baseline
-from benchmarks.peft_reference import distance
 from selfedit.config import AtOnce
 from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.adapters.targets import find_layout
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import OutOfMemoryError
 from selfedit.evaluation.machine import EMBEDDED
+from selfedit.evaluation.peft_parity import distance
 from selfedit.run import write_atomically
 from selfedit.types import TrainSequence, Update
 

@@ -144,18 +144,3 @@ def trained_adapter(model: Any, like: LoraAdapter) -> LoraAdapter:
         a, b = (part["default"].weight.detach().float().cpu().clone() for part in (module.lora_A, module.lora_B))
         tensors[path] = (a, b)
     return LoraAdapter(tensors, like.rank, like.alpha, like.target_modules, like.fan_in_fan_out, like.base)
-
-
-def distance(ours: LoraAdapter, theirs: LoraAdapter, start: LoraAdapter | None = None) -> float:
-    """How far two trained updates lie apart: ``||dW - dW_ref|| / ||dW_ref||`` over the products ``scale B A`` of all modules.
-
-    ``theirs`` is the reference; ``start`` (where not zero) is taken off both.
-    """
-    off = size = 0.0
-    for path, (a, b) in theirs.tensors.items():
-        begun = torch.zeros(1) if start is None else start.scale * start.tensors[path][1] @ start.tensors[path][0]
-        reference = theirs.scale * b @ a - begun
-        mine = ours.scale * ours.tensors[path][1] @ ours.tensors[path][0] - begun
-        off += float((mine - reference).double().square().sum())
-        size += float(reference.double().square().sum())
-    return (off / size) ** 0.5

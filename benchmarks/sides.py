@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from benchmarks.peft_baseline import Baseline, Edited, Padding, run_baseline
-from benchmarks.peft_reference import distance, load_base, peft_fit
+from benchmarks.peft_reference import load_base, peft_fit
 from selfedit.config import AtOnce, make_settings
 from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.adapters.targets import find_layout
 from selfedit.engine.base import AdapterBank
 from selfedit.engine.model.loading import DTYPES, Dtype, has_bf16_units
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.evaluation.peft_parity import distance
 
 from .workload import MAX_NEW_TOKENS, Case, draw_cases, targets_of
 

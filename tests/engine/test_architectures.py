@@ -18,12 +18,13 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
-from benchmarks.peft_reference import distance, peft_fit
+from benchmarks.peft_reference import peft_fit
 from conftest import FAMILIES, WINDOW, byte_tokenizer, tiny_model
 from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.model.body import Body
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError
+from selfedit.evaluation.peft_parity import distance
 from selfedit.types import Update
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_updates import mixed_updates, sequence
 
-from benchmarks.peft_reference import distance
 from selfedit.engine.model.blocks import Blocks
 from selfedit.engine.model.packing import lay_flat, pack
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.evaluation.peft_parity import distance
 
 CPU = torch.device("cpu")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from made_updates import strong, update
 
-from benchmarks.peft_reference import distance, peft_fit
+from benchmarks.peft_reference import peft_fit
 from conftest import FAMILIES
 from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.evaluation.peft_parity import distance
 from selfedit.types import Update
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.

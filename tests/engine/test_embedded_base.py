@@ -9,13 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.peft_reference import distance, peft_fit
+from benchmarks.peft_reference import peft_fit
 from selfedit.config import make_settings
 from selfedit.edits.text import text_change
 from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import UpdateError
 from selfedit.evaluation.machine import EMBEDDED, load_engine
+from selfedit.evaluation.peft_parity import distance
 from selfedit.tasks.sources.world import draw_tasks
 from tools.base.check import hits, known_questions, reading_probes
 from tools.base.tokenizer import build_tokenizer

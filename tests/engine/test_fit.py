@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_updates import mixed_updates, prompts, strong, update
 
-from benchmarks.peft_reference import distance, peft_fit
+from benchmarks.peft_reference import peft_fit
 from selfedit.config import AtOnce
 from selfedit.engine.adapters.adapter_context import AdapterContext
 from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
@@ -21,8 +21,9 @@ from selfedit.engine.model import body
 from selfedit.engine.model.body import Body
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.engine.training.cohort import Cohort, Member, forwards_of, lr_at, minibatches
-from selfedit.engine.training.fit import cohorts
+from selfedit.engine.training.fit import cohorts, even_cohorts
 from selfedit.errors import ModelError, UpdateError
+from selfedit.evaluation.peft_parity import distance
 from selfedit.types import TrainSequence, Update
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.
@@ -152,6 +153,12 @@ def test_every_member_has_one_place_in_one_cohort(steps: list[int], slots: int) 
         assert 1 <= len(chains) <= slots
         assert lengths == sorted(lengths, reverse=True)
         assert lengths[0] == max(m.left for chain in chains for m in chain)
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(8, [8]), (12, [6, 6]), (17, [5, 5, 5, 2]), (32, [8, 8, 8, 8])])
+def test_cohorts_that_threads_share_are_about_equally_large(n: int, sizes: list[int]) -> None:
+    planned = even_cohorts([Member(k, update(k), 6) for k in range(n)], 8)
+    assert [len(chains) for chains in planned] == sizes
 
 
 def test_members_that_pause_or_are_dropped_change_nothing_for_those_that_go_on(llama: TorchEngine) -> None:

@@ -234,9 +234,10 @@ def test_weights_under_other_names_are_refused(made: Made) -> None:
         LoraAdapter.load(file.parent)
 
 
-def test_a_git_lfs_pointer_is_called_that(made: Made) -> None:
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_git_lfs_pointer_is_called_that(made: Made, file: str) -> None:
     directory = made()
-    (directory / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (directory / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(ModelError, match="git lfs pull"):
         LoraAdapter.load(directory)
 

@@ -16,7 +16,6 @@ import torch
 from made_updates import sequence, update
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.peft_reference import distance
 from selfedit.config import AtOnce
 from selfedit.engine.adapters.adapter_context import AdapterContext
 from selfedit.engine.inference.cache import RoomyLayer
@@ -30,6 +29,7 @@ from selfedit.engine.training.cohort import Cohort
 from selfedit.engine.training.workers import MemberLimit
 from selfedit.errors import OutOfMemoryError, SettingsError
 from selfedit.evaluation.machine import EMBEDDED
+from selfedit.evaluation.peft_parity import distance
 from selfedit.types import Update
 
 RANK, LENGTH, ROWS = 8, 40, 16
@@ -113,8 +113,8 @@ def test_a_process_with_a_model_of_real_widths_takes_what_is_planned_within_30_p
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=environment)
     measured = json.loads(done.stdout)
     ratios = {part: predicted / used for part, (predicted, used) in measured.items()}
-    # What decides is training. In scoring and writing much depends on what the heap held before.
-    within = {"base": 1.01, "training": 1.3, "m_step": 1.3, "scoring": 2.5, "decoding": 2}
+    # What decides is training. In scoring and writing much depends on what the heap keeps.
+    within = {"base": 1.01, "training": 1.3, "m_step": 1.3, "scoring": 2, "decoding": 2}
     assert all(1 / within[part] <= ratio <= within[part] for part, ratio in ratios.items()), ratios
 
 
@@ -199,7 +199,7 @@ def room_for(members: int, error: RuntimeError, monkeypatch: pytest.MonkeyPatch)
 def test_where_memory_runs_out_half_as_many_train_at_once_and_the_numbers_are_theirs(
     error: RuntimeError, threads: int, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    updates = [update(k, steps=3) for k in range(10)]
+    updates = [update(k, steps=3) for k in range(16)]
     engines = [TorchEngine.load(str(checkpoints["llama"]), device="cpu", at_once=AtOnce(members=k)) for k in (8, 2)]
     before = engines[0].base_sha256()
     at_eight, at_two = (engine.apply(updates, on=None) for engine in engines)
@@ -214,7 +214,7 @@ def test_where_memory_runs_out_half_as_many_train_at_once_and_the_numbers_are_th
     assert torch.equal(bank.flat, at_two.flat)
     assert bank.losses == at_two.losses
     assert bank.trained_tokens == at_two.trained_tokens
-    assert all(distance(bank.adapter(k), at_eight.adapter(k)) <= 1e-4 for k in range(10))
+    assert all(distance(bank.adapter(k), at_eight.adapter(k)) <= 1e-4 for k in range(16))
     assert [members for members, _ in told] == [4, 2]
     assert str(error)[:12] in told[0][1]
     begun.clear()

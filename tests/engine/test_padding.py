@@ -11,13 +11,14 @@ import torch
 from made_updates import update
 
 from benchmarks.peft_baseline import Padding, collate, run_baseline
-from benchmarks.peft_reference import distance, load_base, peft_fit
+from benchmarks.peft_reference import load_base, peft_fit
 from conftest import FAMILIES, WINDOW
 from selfedit.edits.parsing.lines import padded as fill_up
 from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
 from selfedit.engine.adapters.targets import find_layout
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.engine.training import fit
+from selfedit.evaluation.peft_parity import distance
 from selfedit.types import TrainSequence, Update
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.

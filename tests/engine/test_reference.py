@@ -9,12 +9,13 @@ from made_updates import prompts, update
 from transformers import PreTrainedModel
 
 from benchmarks.peft_baseline import BASELINES, Padding, collate, generated, run_baseline
-from benchmarks.peft_reference import distance, load_base, lora_on, peft_fit
+from benchmarks.peft_reference import load_base, lora_on, peft_fit
 from selfedit.engine.adapters.lora import LoraAdapter, initial_adapter
 from selfedit.engine.adapters.targets import find_layout
 from selfedit.engine.model.body import Body
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import SettingsError
+from selfedit.evaluation.peft_parity import distance
 from selfedit.types import TrainSequence, Update
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.

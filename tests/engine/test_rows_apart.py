@@ -10,11 +10,12 @@ import torch
 from made_updates import mixed_updates, prompts, sequence
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks.peft_reference import distance, peft_fit
+from benchmarks.peft_reference import peft_fit
 from conftest import byte_tokenizer
 from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.model.packing import pack
 from selfedit.engine.torch_engine import TorchEngine
+from selfedit.evaluation.peft_parity import distance
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

@@ -27,7 +27,7 @@ def damaged(model: PreTrainedModel, path: str, value: float, places: slice = sli
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("path", ["model.layers.0.self_attn.q_proj.weight", "model.norm.weight", "lm_head.weight"])
 def test_a_weight_that_is_not_finite_is_named(path: str, value: float, dtype: torch.dtype) -> None:
-    with pytest.raises(ModelError, match=rf"1 weights are NaN or infinite, such as {path}; the checkpoint is damaged"):
+    with pytest.raises(ModelError, match=rf"1 weight is NaN or infinite, such as {path}; the checkpoint is damaged"):
         Body(damaged(tiny_model("qwen2").to(dtype), path, value), "tiny")
 
 
@@ -39,7 +39,7 @@ def test_it_is_named_in_a_part_that_reads_no_text_too() -> None:
 
 def test_a_matrix_of_zeros_is_named_and_biases_of_zeros_are_usual() -> None:
     path = "model.layers.1.mlp.up_proj.weight"
-    with pytest.raises(ModelError, match=f"1 weights are all zero, such as {path}"):
+    with pytest.raises(ModelError, match=f"1 weight is all zero, such as {path}"):
         Body(damaged(tiny_model("qwen2"), path, 0.0, slice(None)), "tiny")
     empty = tiny_model("qwen2")
     for weight in empty.parameters():
@@ -52,7 +52,7 @@ def test_a_matrix_of_zeros_is_named_and_biases_of_zeros_are_usual() -> None:
 def test_a_checkpoint_on_disk_is_checked(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     damaged(tiny_model("llama"), "model.norm.weight", torch.inf).save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=rf"{tmp_path}: 1 weights are NaN or infinite, such as model\.norm\.weight"):
+    with pytest.raises(ModelError, match=rf"{tmp_path}: 1 weight is NaN or infinite, such as model\.norm\.weight"):
         TorchEngine.load(str(tmp_path), device="cpu")
 
 

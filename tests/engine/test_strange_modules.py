@@ -12,10 +12,11 @@ from made_updates import beside, mixed_updates, prompts, strong
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from benchmarks.peft_reference import distance, peft_fit
+from benchmarks.peft_reference import peft_fit
 from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.errors import ModelError
+from selfedit.evaluation.peft_parity import distance
 
 # PEFT 0.21 reads a property that transformers 5.23 renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

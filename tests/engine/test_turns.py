@@ -45,6 +45,7 @@ DATED = (
 def texts(template: str, made: Any = byte_level, **arguments: Any) -> Texts:
     tokenizer = made()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|channel|>", "<|message|>"]})
+    tokenizer.add_tokens(["~over~"])
     tokenizer.chat_template = template.replace("THOUGHT", "")
     return Texts(tokenizer, arguments)
 
@@ -150,11 +151,18 @@ def test_white_space_goes_where_the_template_strips_it() -> None:
         (LLAMA2, (EOS, "")),
         (QWEN3.replace("<|im_end|>", "<|eom|>"), (None, "<|eom|>")),  # a text that the tokenizer has no token for
         ("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}", (None, "")),
+        (_TURNS.replace("<|im_end|>", "[END]"), (None, "[END]")),
+        (_TURNS.replace("<|im_end|>", "."), (None, "")),
         ("{{ '<|im_start|>' + messages[0].content }}", (None, "")),  # it shows no answers
     ],
 )
 def test_a_turn_ends_where_the_template_ends_an_answer(template: str, end: tuple[int | None, str]) -> None:
     assert texts(template).turn_end == end
+
+
+def test_a_turn_may_end_with_an_added_token_of_whatever_form() -> None:
+    chat = texts(_TURNS.replace("<|im_end|>", "~over~"))
+    assert chat.turn_end == (chat.tokenizer.convert_tokens_to_ids("~over~"), "")
 
 
 def test_a_template_that_can_show_no_turn_is_told_with_its_reason() -> None:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from made_updates import mixed_updates, strong, update
 
-from benchmarks.peft_reference import distance
 from conftest import FAMILIES
 from selfedit.config import AtOnce
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.engine.training import fit
 from selfedit.engine.training.upper import Upper, first_adapted
+from selfedit.evaluation.peft_parity import distance
 from selfedit.types import TrainSequence
 
 

@@ -29,9 +29,22 @@ def test_a_model_that_works_gets_ten_lines(tiny_qwen2: str, capsys: pytest.Captu
     assert found["stop tokens"]["text"] == "</s>"
     assert found["adapters"]["peft"]
     assert 0 <= found["adapters"]["distance"] < 1e-2
+    assert 0 < found["adapters"]["distance_of_attentions"] < 1e-2
     for name, number in (("batched", "fit"), ("speed", "decode"), ("speed", "score")):
         assert found[name][f"{number}_tokens_per_second"] > 0
     assert found["batched"]["seconds_per_edit"] > 0
+
+
+def test_the_dtype_is_the_one_that_was_asked_for(tiny_qwen2: str, tell: Any) -> None:
+    found = {f.name: f for f in check_model(tiny_qwen2, prompts=2, tell=tell, dtype="bf16")}
+    assert found["dtype"].numbers == {"dtype": "bfloat16"}
+    assert all(f.ok for f in found.values())
+
+
+def test_answers_that_end_early_and_prompts_of_any_length_are_compared(tiny_qwen2: str, tell: Any) -> None:
+    """Prompts of one length go through transformers' generate together."""
+    (found,) = (f for f in check_model(tiny_qwen2, prompts=70, tell=tell) if f.name == "generate")
+    assert found.numbers["equal"] == 70
 
 
 def test_a_chat_template_is_described(tiny_qwen2: str, tmp_path: Path, tell: Any) -> None:

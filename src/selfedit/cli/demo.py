@@ -49,8 +49,8 @@ def demo(
     ----------
     model
         A pretrained model: a name of `selfedit model list`, a directory in the
-        Hugging Face format, or a hub id (default: the tiny one). One of 135 million parameters takes about
-        20 minutes on two busy cores.
+        Hugging Face format, or a hub id (default: the tiny one). One of 135
+        million parameters takes about 12 minutes on two cores.
     out
         Directory of the run (default: runs/demo-seed-N; with a pretrained
         model, runs/demo-MODEL-seed-N).
@@ -98,7 +98,7 @@ def _of_pretrained(model: str) -> dict[str, Any]:
             "form": "own_words",
             "templates": {"own_words": _OWN_WORDS},
             "per_task": 3,
-            "max_new_tokens": 160,
+            "max_new_tokens": 120,
             "temperature": 0.7,
         },
         "inner": {"steps": 6, "batch_size": 4, "lr": 4e-3, "rank": 16, "alpha": 32.0},

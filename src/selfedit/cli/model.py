@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -132,6 +132,7 @@ def check(
     /,
     *,
     prompts: int = 8,
+    dtype: Literal["auto", "fp32", "bf16"] = "auto",
     json_output: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
 ) -> int:
     """Load a model, try what a run needs of it, and say what works and how fast.
@@ -148,6 +149,8 @@ def check(
         Name of a model, a directory in the Hugging Face format, or a hub id.
     prompts
         Prompts whose greedy answers are compared with those of transformers.
+    dtype
+        Of the model and its computation (default: auto, the faster one).
     json_output
         Print one JSON object instead.
     """
@@ -155,7 +158,7 @@ def check(
     from ..report.words import plain
 
     with _told() as tell:
-        findings = check_model(path, prompts=prompts, tell=tell)
+        findings = check_model(path, prompts=prompts, tell=tell, dtype=dtype)
     if json_output:
         rows = [{"name": f.name, "ok": f.ok, "text": f.text, **f.numbers} for f in findings]
         print(json.dumps({"model": path, "ok": all(f.ok for f in findings), "findings": rows}, indent=2))

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from ..config import Settings, make_settings
+from ..engine.model.loading import progress_for_long_loads
 from ..engine.planning.capacity import free_bytes
 from ..engine.planning.memory import GIB
 from ..engine.torch_engine import TorchEngine
@@ -34,7 +36,8 @@ _STARTS = (
 )
 _TOPICS = ("the moon", "bread", "old maps", "a small harbour", "glass", "winter storms", "bees", "the number 12", "trains")
 _NEW = 24  # tokens that are compared per prompt
-_STEPS, _LR, _RANK = 3, 1e-3, 8
+_STEPS, _SEQUENCES, _LR, _RANK = 6, 2, 1e-3, 8
+_ATTENTIONS = ("eager", "sdpa")  # of transformers: two ways to compute the same
 _TOKENS_PER_EDIT = 4000  # of 10 epochs on a passage and its edit, as in the preset clean
 # How far two ways of computing the same may lie apart, in fp32 and in bf16: updates (relative), log-probabilities (nats).
 _APART = {"float32": (2e-2, 1e-2), "bfloat16": (0.3, 0.5)}
@@ -50,14 +53,14 @@ class Finding:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
-def check_model(path: str, *, prompts: int, tell: Tell) -> list[Finding]:
-    """Load the model that ``path`` names, try it with ``prompts`` prompts, and say what works.
+def check_model(path: str, *, prompts: int, tell: Tell, dtype: str = "auto") -> list[Finding]:
+    """Load the model that ``path`` names in ``dtype``, try it with ``prompts`` prompts, and say what works.
 
     Raises:
         ModelError: there is no such model; one that is there and can't be used is a finding.
     """
     source = model_path(path)
-    settings = make_settings({"model": {"path": path}}, "model check")
+    settings = make_settings({"model": {"path": path, "dtype": dtype}}, "model check")
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         tell("loading the model, and measuring which dtype is faster", 0, 0)
@@ -162,8 +165,9 @@ class _Check:
         weights = sum(parameter.nbytes for parameter in self.engine.model.parameters())
         if free_bytes(self.engine.body.device) < 1.5 * weights:
             return None
-        dtype = self.engine.body.dtype
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.source, dtype=dtype).to(self.engine.body.device)
+        body = self.engine.body
+        with progress_for_long_loads(self.source):
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.source, dtype=body.dtype).to(body.device)
         return model.requires_grad_(False).eval()
 
     def _prompts(self, n: int) -> list[list[int]]:
@@ -188,7 +192,7 @@ class _Check:
             do_sample=False, max_new_tokens=_NEW, eos_token_id=stops, pad_token_id=stops[0]
         )
         try:
-            theirs = [_generated(model, ids) for ids in asked]
+            theirs = _generated(model, asked)
         finally:
             model.generation_config = usual
         off = [(i, a, b) for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
@@ -211,13 +215,13 @@ class _Check:
             for start in _STARTS
         ]
         sequences = [TrainSequence.whole(self.engine.encode_prompt(text)[: self.engine.window]) for text in texts]
-        first = Update((), _STEPS, 4, _LR, _RANK, 2.0 * _RANK, 0)
-        some = [tuple(sequences[(4 * i + j) % len(sequences)] for j in range(4)) for i in range(n)]
+        first = Update((), _STEPS, _SEQUENCES, _LR, _RANK, 2.0 * _RANK, 0)
+        some = [tuple(sequences[(_SEQUENCES * i + j) % len(sequences)] for j in range(_SEQUENCES)) for i in range(n)]
         return [replace(first, sequences=own, seed=i) for i, own in enumerate(some)]
 
     def _batched(self) -> Finding:
         members = max(2, min(4, self.settings.model.at_once.members))
-        updates = self._updates(members)
+        updates = [replace(update, steps=2) for update in self._updates(members)]  # as many as show a difference
         self.engine.apply([replace(updates[0], steps=1)], on=None)  # first-use costs
         began = time.perf_counter()
         together = self.engine.apply(updates, on=None)
@@ -252,15 +256,18 @@ class _Check:
                 "adapters", True, f"not compared with PEFT ({why}); see 'batched' for the same one at a time", {"peft": False}
             )
         start = self.engine.initial_adapter(rank=update.rank, alpha=update.alpha, seed=update.seed)
-        theirs = peft_trained(self._other, update, start)
-        apart = distance(trained, theirs)
+        theirs = [peft_trained(other, update, start) for other in _by_attention(self._other)]
+        apart = distance(trained, theirs[0])
+        itself = distance(theirs[1], theirs[0]) if len(theirs) > 1 else None
         pairs = [(list(s.ids[:1]), list(s.ids[1:])) for s in update.sequences]
         (scored,) = self.engine.score([pairs], on=trained)
         expected = peft_logprobs(self._other, trained, [s.ids for s in update.sequences])
         off = max(abs(a - b) for ours, ref in zip(scored, expected, strict=True) for a, b in zip(ours.logprobs, ref, strict=True))
-        text = f"PEFT's own training lies {apart:.1g} (relative) from ours; PEFT computes with our adapter what we do, within "
-        text += f"{off:.1g} nats"
-        return Finding("adapters", apart <= self.far and off <= self.nats, text, {"peft": True, "distance": apart, "nats": off})
+        text = f"PEFT's own training lies {apart:.2g} (relative) from ours"
+        text += f", and {itself:.2g} between two kinds of attention" if itself is not None else ""
+        text += f"; PEFT computes with our adapter what we do, within {off:.1g} nats"
+        numbers = {"peft": True, "distance": apart, "distance_of_attentions": itself, "nats": off}
+        return Finding("adapters", apart <= self.far and off <= self.nats, text, numbers)
 
     def _speed(self) -> Finding:
         asked = self._prompts(16)
@@ -295,9 +302,30 @@ class _Check:
         return Finding("memory", fits, text, {"used_gib": round(used, 3), **(planned or {})})
 
 
-def _generated(model: PreTrainedModel, ids: Sequence[int]) -> list[int]:
-    """What the model's own `generate` writes after a prompt."""
-    return model.generate(torch.tensor([list(ids)], device=model.device))[0, len(ids) :].tolist()  # type: ignore[operator,no-any-return]
+def _by_attention(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """The model as it is, and with the other kinds of attention that it has."""
+    usual = model.config._attn_implementation
+    yield model
+    for name in _ATTENTIONS:
+        with suppress(ValueError):
+            model.set_attn_implementation(name)
+        if model.config._attn_implementation == name != usual:
+            yield model
+        model.set_attn_implementation(usual)
+
+
+def _generated(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """What the model's own `generate` writes after each prompt: together where they are equally long, so without padding."""
+    written: list[list[int]] = [[] for _ in prompts]
+    stops = model.generation_config.eos_token_id  # type: ignore[union-attr]
+    for length in {len(ids) for ids in prompts}:
+        rows = [i for i, ids in enumerate(prompts) if len(ids) == length]
+        tokens = torch.tensor([list(prompts[i]) for i in rows], device=model.device)
+        texts = model.generate(tokens, attention_mask=torch.ones_like(tokens))[:, length:]  # type: ignore[operator]
+        for i, answer in zip(rows, texts.tolist(), strict=True):
+            ends = [at for at, token in enumerate(answer) if token in stops]
+            written[i] = answer[: ends[0] + 1] if ends else answer
+    return written
 
 
 @torch.no_grad()

@@ -43,12 +43,16 @@ def peft_logprobs(base: PreTrainedModel, adapter: LoraAdapter, texts: Sequence[S
         return [_logprobs(model, ids).tolist() for ids in texts]
 
 
-def distance(ours: LoraAdapter, theirs: LoraAdapter) -> float:
-    """How far two updates lie apart: ``||dW - dW'|| / ||dW'||`` over the products ``scale B A`` of all modules."""
+def distance(ours: LoraAdapter, theirs: LoraAdapter, start: LoraAdapter | None = None) -> float:
+    """How far two trained updates lie apart: ``||dW - dW_ref|| / ||dW_ref||`` over the products ``scale B A`` of all modules.
+
+    ``theirs`` is the reference; ``start`` (where not zero) is taken off both.
+    """
     off = size = 0.0
     for path, (a, b) in theirs.tensors.items():
-        reference = theirs.scale * b @ a
-        mine = ours.scale * ours.tensors[path][1] @ ours.tensors[path][0]
+        begun = torch.zeros(1) if start is None else start.scale * start.tensors[path][1] @ start.tensors[path][0]
+        reference = theirs.scale * b @ a - begun
+        mine = ours.scale * ours.tensors[path][1] @ ours.tensors[path][0] - begun
         off += float((mine - reference).double().square().sum())
         size += float(reference.double().square().sum())
     return (off / max(size, 1e-300)) ** 0.5

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..thoughts import open_thought, without_thoughts
+
 NO_COMPLETION = "the judge's reply is not a chat completion"  # such as a maintenance page sent with 200 OK
 MORE_TOKENS = (
     "raise max_tokens in reward.judge.body (such as body = {max_tokens = 2000}), or turn thinking off there, in the way that "
     "the endpoint has for it"
 )
 _PASSING = (408, 409, 425, 429)  # HTTP's numbers of what may be gone a moment later; 5xx, too
-_THINK = r"(?:\w+:)?(?:think|thinking|thoughts?|reasoning|analysis|reflection)"
-_THOUGHT_ENDS = re.compile(rf"</{_THINK}>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>", re.IGNORECASE)
-_THOUGHT_BEGINS = re.compile(rf"<{_THINK}>|\[THINK\]|◁think▷|<\|channel\|>analysis", re.IGNORECASE)
 _AROUND_AN_ANSWER = re.compile(r"</?(?:answer|response|output)>|<\|[^|<>]*\|>", re.IGNORECASE)
 _SHOWN, _ERROR_SHOWN = 60, 300  # characters of a reply, and of a provider's message
 
@@ -66,9 +65,9 @@ def read_reply(reply: Mapping[str, Any]) -> Reading:
     right = read_verdict(text)
     if right is not None:
         return Reading(right)
-    visible = _after_thought(text)
+    visible = without_thoughts(text).strip()
     at_limit = str(finish).casefold() in ("length", "max_tokens")
-    if at_limit or _THOUGHT_BEGINS.search(visible) or (thought and not visible and finish is None):
+    if at_limit or open_thought(text) or (thought and not visible and finish is None):
         return Reading(None, f"the judge was cut while thinking, before its verdict; {MORE_TOKENS}", cut=True)
     if finish == "content_filter" or message.get("refusal"):
         why = f": {_in_short(str(message['refusal']))}" if message.get("refusal") else " (content_filter)"
@@ -81,15 +80,10 @@ def read_verdict(said: object) -> bool | None:
     """True for yes and False for no, where ``said`` is that one word (a thought before it, case, quotes and a full stop
     aside); else None.
     """
-    if not isinstance(said, str):
+    if not isinstance(said, str) or open_thought(said):  # cut while thinking
         return None
-    word = _AROUND_AN_ANSWER.sub("", _after_thought(said))
+    word = _AROUND_AN_ANSWER.sub("", without_thoughts(said))
     return {"yes": True, "no": False}.get(word.strip().strip("\"'*`.!").casefold())
-
-
-def _after_thought(text: str) -> str:
-    """What follows the end of the last thought; the whole text where none ends. Some endpoints leave out a thought's begin."""
-    return _THOUGHT_ENDS.split(text)[-1].strip()
 
 
 def _text_of(content: object) -> str:

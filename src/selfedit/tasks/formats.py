@@ -8,6 +8,7 @@ import lzma
 import zlib
 from collections.abc import Callable
 from io import BufferedReader
+from pathlib import Path
 from typing import Any
 
 PARQUET = b"PAR1"
@@ -64,6 +65,14 @@ def foreign(head: bytes) -> tuple[str, str] | None:
             else ("a binary file, not text", _CONVERT)
         )
     return None
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """The file is what Git leaves in the place of a large one."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def is_web_page(head: bytes) -> bool:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ...disk import os_errors_from_safetensors
 from ...errors import ModelError
-from ...tasks.formats import LFS_POINTER
+from ...tasks.formats import is_lfs_pointer
 from ..model.whereabouts import may_be_at_hub
 from .peft_config import CONFIG_FILE, rank_and_alpha, read_config, selected
 
@@ -200,7 +200,7 @@ def _read_pairs(directory: Path) -> dict[str, tuple[Tensor, Tensor]]:
     try:
         state = load_file(file)
     except (OSError, SafetensorError) as error:
-        if _is_lfs_pointer(file):
+        if is_lfs_pointer(file):
             raise ModelError(f"{file} is a Git LFS pointer, not the weights; run: git lfs pull") from error
         raise ModelError(
             f"{directory}: can't read {WEIGHTS_FILE} ({error}); pickled adapters (adapter_model.bin) are never "
@@ -219,13 +219,6 @@ def _read_pairs(directory: Path) -> dict[str, tuple[Tensor, Tensor]]:
             f"{min(state, default='no A and B at all')}, which can't be used; train the adapter again without them"
         )
     return pairs
-
-
-def _is_lfs_pointer(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    with file.open("rb") as stream:
-        return stream.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def _names(config: dict[str, Any], pairs: Iterable[str]) -> tuple[str, ...]:

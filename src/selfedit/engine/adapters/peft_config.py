@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelError
+from ...tasks.formats import is_lfs_pointer
 
 CONFIG_FILE = "adapter_config.json"
 _PLAIN = "train it again as a plain LoRA, or merge it into its base with PEFT and use the result as the base"
@@ -53,6 +54,8 @@ def read_config(directory: Path) -> dict[str, Any]:
         ModelError: there is none, or it asks for more; the message names the field.
     """
     try:
+        if is_lfs_pointer(directory / CONFIG_FILE):
+            raise ModelError(f"{directory / CONFIG_FILE} is a Git LFS pointer, not the config; run: git lfs pull")
         config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{directory}: can't read {CONFIG_FILE} ({error}); name a PEFT adapter directory") from error

@@ -18,10 +18,13 @@ from ..adapters.adapter_context import AdapterContext, bank_views
 from ..adapters.lora import Bank
 from ..model.body import Body
 from ..model.nucleus import draw, fixed_point, keep_nucleus
-from .cache import make_cache
+from .beginnings import common_beginning, neighbours
+from .cache import RoomyLayer, make_cache
 from .choices import Guide
 
 Ids = Sequence[int]
+# Prompts are read in two parts, a common beginning once, where that leaves at most so much of the tokens.
+_WORTHWHILE = 0.75
 
 
 @dataclass
@@ -146,24 +149,60 @@ class _Batch:
         return [group[min(slot, len(group) - 1)] for group in groups for slot in range(slots)]
 
     def _prefill(self) -> Tensor:
-        """Run the prompts, left-padded; rows that share a prompt and a member share the work. Returns (N, D)."""
+        """Run the prompts; rows that share a prompt, or its beginning, share the work. Returns (N, D)."""
         # Without a bank any rows may share; with one, the grid must keep its shape.
         unique = list(dict.fromkeys(row.prompt for row in self._grid)) if self._bank is None else [r.prompt for r in self._grid]
-        length = max(map(len, unique))
-        ids = torch.zeros(len(unique), length, dtype=torch.long)
-        mask = torch.zeros(len(unique), length, dtype=torch.long)
-        for i, prompt in enumerate(unique):
-            ids[i, length - len(prompt) :] = torch.tensor(prompt)
-            mask[i, length - len(prompt) :] = 1
-        positions = (mask.cumsum(1) - 1).clamp_(min=0)
-        ids, self._mask, positions = (t.to(self._body.device) for t in (ids, mask, positions))
-        hidden = self._body.hidden(ids, positions, self._mask, self._cache)[:, -1]
+        self._mask = torch.zeros(len(unique), 0, dtype=torch.long, device=self._body.device)
+        groups = self._groups(unique)
+        if groups is None:
+            hidden = self._read(unique, [0] * len(unique))
+        else:
+            self._mask = self._mask[: len(groups)]
+            self._read([unique[group[0]][:n] for group, n in groups], [0] * len(groups))
+            self._keep(torch.tensor([g for g, (group, _) in enumerate(groups) for _ in group], device=self._body.device))
+            lengths = [n for group, n in groups for _ in group]
+            hidden = self._read([prompt[n:] for prompt, n in zip(unique, lengths, strict=True)], lengths)
         if len(unique) < len(self._grid):
             number = {prompt: i for i, prompt in enumerate(unique)}
             keep = torch.tensor([number[row.prompt] for row in self._grid], device=hidden.device)
             self._keep(keep)
             hidden = hidden[keep]
         return hidden
+
+    def _groups(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[range, int]] | None:
+        """Neighbours with a common beginning, and its length; None where that saves little, or the model can't go on behind
+        padding: its windows, states or positions would count it.
+        """
+        if self._bank is None:
+            groups = neighbours(prompts)
+        else:
+            slots = len(prompts) // len(dict.fromkeys(row.member for row in self._grid))
+            starts = range(0, len(prompts), slots)
+            groups = [(range(at, at + slots), common_beginning(prompts[at : at + slots])) for at in starts]
+        if not all(n for _, n in groups):
+            return None
+        longest = max(n for _, n in groups)
+        rest = max(len(prompts[i]) - n for group, n in groups for i in group)
+        whole = max(map(len, prompts))
+        if len(groups) * longest + len(prompts) * rest > _WORTHWHILE * len(prompts) * whole:
+            return None
+        ends = longest + rest + max(row.limit for row in self._grid)
+        sees_all = all(
+            type(layer) is RoomyLayer or ends < (getattr(layer, "sliding_window", None) or 0) for layer in self._cache.layers
+        )
+        return groups if sees_all and self._body.half_cost is not None else None
+
+    def _read(self, texts: Sequence[Sequence[int]], after: Sequence[int]) -> Tensor:
+        """Run texts, left-padded, each after so many tokens of its row. Returns the last hidden states (N, D)."""
+        length = max(map(len, texts))
+        ids, mask = torch.zeros(2, len(texts), length, dtype=torch.long)
+        for i, text in enumerate(texts):
+            ids[i, length - len(text) :] = torch.tensor(text)
+            mask[i, length - len(text) :] = 1
+        positions = torch.tensor(after)[:, None] + (mask.cumsum(1) - 1).clamp_(min=0)
+        ids, mask, positions = (t.to(self._body.device) for t in (ids, mask, positions))
+        self._mask = torch.cat([self._mask, mask], 1)
+        return self._body.hidden(ids, positions, self._mask, self._cache)[:, -1]
 
     def _keep(self, index: Tensor) -> None:
         # The one way of selecting that every kind of layer has, those of linear attention and state spaces too.

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.utils import logging
 
 from ...errors import ModelError, SettingsError
-from ...tasks.formats import LFS_POINTER
+from ...tasks.formats import is_lfs_pointer
 from .attention import register as attention_for_cpus
 from .soundness import refuse_meta
 from .whereabouts import may_be_at_hub, no_such_directory
@@ -33,7 +33,6 @@ Dtype = Literal["auto", "fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _NOWHERE = "no-such-folder"
-_POINTER_SIZE = 1024  # bytes that a Git LFS pointer never has
 _NEEDS_JSON = "put the tokenizer.json and tokenizer_config.json of the same model in the Hugging Face format beside its weights"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
@@ -113,14 +112,13 @@ def _refuse_pointers(path: Path) -> None:
     Raises:
         ModelError: there is one.
     """
-    found = sorted(file for file in path.iterdir() if file.is_file() and file.stat().st_size < _POINTER_SIZE)
-    pointers = [file.name for file in found if file.read_bytes().startswith(LFS_POINTER)]
+    pointers = [file.name for file in sorted(path.iterdir()) if is_lfs_pointer(file)]
     if pointers:
         raise ModelError(f"{path}: {', '.join(pointers)}: a Git LFS pointer, not the file itself; run 'git lfs pull' there")
 
 
 @contextmanager
-def _progress_for_long_loads(source: str) -> Iterator[None]:
+def progress_for_long_loads(source: str) -> Iterator[None]:
     """No progress bar for a directory with one file of weights: it would be gone before it is read."""
     shown = logging.is_progress_bar_enabled()
     if (Path(source) / "model.safetensors").exists():
@@ -228,7 +226,7 @@ def load_model(
     attention = None if device.type == "cuda" else attention_for_cpus()
     try:
         tokenizer = _load_tokenizer(source, trust_remote_code)
-        with _progress_for_long_loads(source):
+        with progress_for_long_loads(source):
             load = partial(
                 family.from_pretrained,
                 source,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_USUAL_NUCLEUS = 1024  # tokens: most nuclei are smaller, and finding so many is much less work than sorting all
 _ONE = 2.0**62  # the probability 1; what is rounded down adds up to hardly more, far below int64's 2**63
 
 
@@ -20,11 +21,16 @@ def fixed_point(logits: Tensor, temperature: float) -> Tensor:
 
 def keep_nucleus(weights: Tensor, top_p: float) -> None:
     """Set all ``weights`` (N, V) to 0 but the fewest that reach ``top_p`` of a row's sum; of equal ones the first are kept."""
-    ordered, index = weights.sort(dim=-1, descending=True, stable=True)
-    cumulated = ordered.cumsum(-1)
-    reach = (cumulated[:, -1:].double() * top_p).ceil().long()  # at least 1, so at least one token is kept
-    before = cumulated - ordered
-    weights.scatter_(-1, index, ordered.masked_fill(before >= reach, 0))
+    reach = (weights.sum(-1, keepdim=True).double() * top_p).ceil().long()  # at least 1, so at least one token is kept
+    largest = weights.topk(min(_USUAL_NUCLEUS, weights.shape[-1])).values
+    if (largest.sum(-1, keepdim=True) < reach).any():
+        largest = weights.sort(dim=-1, descending=True).values
+    before = largest.cumsum(-1) - largest
+    least = largest.gather(-1, (before < reach).sum(-1, keepdim=True).sub(1).clamp_(min=0))
+    same = weights == least
+    # So many of the equal ones still fit, the first of them.
+    fitting = ((before < reach) & (largest == least)).sum(-1, keepdim=True)
+    weights.masked_fill_((weights < least) | same & (same.cumsum(-1) > fitting), 0)
 
 
 def within(logits: Tensor, allowed: Sequence[Sequence[int]]) -> Tensor:

@@ -46,6 +46,5 @@ def refuse_unsound(model: PreTrainedModel, name: str) -> None:
             zero.append(path)
     for paths, what in ((infinite, "NaN or infinite"), (zero, "all zero")):
         if paths:
-            raise ModelError(
-                f"{name}: {len(paths)} weights are {what}, such as {paths[0]}; the checkpoint is damaged: copy it again"
-            )
+            many = "1 weight is" if len(paths) == 1 else f"{len(paths)} weights are"
+            raise ModelError(f"{name}: {many} {what}, such as {paths[0]}; the checkpoint is damaged: copy it again")

@@ -17,8 +17,8 @@ from ...templates import TEMPLATE_ARGUMENTS
 from ...thoughts import closed, closes_thought, open_thought
 
 _DIRECTIVES = ("%-d", "%-m", *(f"%{letter}" for letter in "aAbBdejmyYHIMSpFDxXcT"))
-# What ends a turn, where it is no token of its own: a tag such as <|im_end|>.
-_TAG = re.compile(r"\s*(<[^<>\s]+>)")
+# What ends a turn, where it is no token of its own: a tag such as <|im_end|> or [END].
+_TAG = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 
 
 class Turn(NamedTuple):
@@ -76,9 +76,11 @@ class ChatTemplate:
 
     @property
     def end_tag(self) -> str:
-        """The tag with which that text begins; empty where it begins with something else."""
-        found = _TAG.match(self.end)
-        return found[1] if found else ""
+        """The token or tag with which that text begins; empty where it begins with something else."""
+        end = self.end.lstrip()
+        added = [token.content for token in self._tokenizer.added_tokens_decoder.values() if token.content.strip()]
+        tag = _TAG.match(end)
+        return max((token for token in added if end.startswith(token)), key=len, default=tag[0] if tag else "")
 
     @property
     def _gap(self) -> str:

@@ -198,7 +198,7 @@ class Training:
                     yield
 
         if moving:
-            self._on_workers(cohorts(moving, self._members_at_once), train)
+            self._on_workers(even_cohorts(moving, self._members_at_once), train)
 
 
 def _empty_bank(layout: Layout, updates: Sequence[Update], device: torch.device) -> Bank:
@@ -213,6 +213,17 @@ def _empty_bank(layout: Layout, updates: Sequence[Update], device: torch.device)
             "train fewer of them in one call (in a run: lower model.members_at_once), or at a lower rank"
         ) from None
     return Bank(layout, flat, [u.rank for u in updates], [u.alpha for u in updates])
+
+
+def even_cohorts(members: Sequence[Member], members_at_once: int) -> list[list[list[Member]]]:
+    """`cohorts` of about the same number of slots, and an even number of them where there is more than one: threads share
+    them, and the last one to end is waited for. How many threads there are must change no number, so it is not asked.
+    """
+    fewest = cohorts(members, members_at_once)
+    if len(fewest) == 1:
+        return fewest
+    n = len(fewest) + len(fewest) % 2
+    return cohorts(members, -(-sum(map(len, fewest)) // n))
 
 
 def cohorts(members: Sequence[Member], members_at_once: int) -> list[list[list[Member]]]:
