@@ -1,6 +1,7 @@
 """Seconds per edit of the inner loop (train an adapter, answer the probes): the engine against one edit at a time.
 
     python -m benchmarks.inner_loop --json inner-loop.json
+    python -m benchmarks.inner_loop --json real_speed.json --models smollm2-135m-instruct gemma-3-270m --ks 1 4 8
 
 The sides are those of `benchmarks.peft_baseline`, measured in turns in one process on all cores, each in its fastest
 dtype. Ctrl-C keeps the rows that are done; every row that the file has stays in it until it is measured again.
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from selfedit.engine.model.loading import DTYPES, Dtype
 from selfedit.run import write_atomically
 
 from .machine import describe, forget_peak_memory, matmul_peak, peak_memory_gib
-from .sides import Setup, Sides, agreement, parameters, shortened
+from .sides import Setup, Sides, agreement, parameters, quality, shortened
 from .turns import quotients, say, take_turns
 from .workload import LOOPS, MODELS, checkpoint, useful_flops
 
@@ -41,14 +42,16 @@ NOTES = (
     "taken; bf16 is left out where the processor has no matrix units for it. peak_share: useful FLOPs / time / the "
     "measured peak; padding, attention's own products and decoding are not counted as useful, nor is what need not be "
     "computed again below the lowest adapted layer. peak_gib: resident set of the process while the engine makes the "
-    "most edits at once."
+    "most edits at once. Pretrained models: no seal (its padding would fill their windows), the default loop is that of "
+    "selfedit demo --model; same_quality: seconds of lean with the paper's loop over those of the engine with the default "
+    "loop, in the same turns; quality: what the model has learned by either loop, on the engine, on the same passages."
 )
 
 
 @dataclass(frozen=True)
 class Plan:
     """How much is measured. ``sequential``: edits that a baseline makes in one repetition; ``checked``: those compared;
-    ``tries``: how often each setup is tried before the fastest is chosen.
+    ``tries``: how often each setup is tried before the fastest is chosen; ``passages``: those that quality is measured on.
     """
 
     repeats: int = 5
@@ -56,28 +59,35 @@ class Plan:
     sequential: int = 1
     checked: int = 2
     tries: int = 2
+    passages: int = 24
     max_steps: int | None = None
 
 
-QUICK = Plan(repeats=1, ks=(1, 2), checked=1, tries=1, max_steps=2)
+QUICK = Plan(repeats=1, ks=(1, 2), checked=1, tries=1, passages=2, max_steps=2)
 
 
 def measure(source: Path, model: str, loop: str, plan: Plan) -> dict[str, Any]:
     """One row: a model and an inner loop."""
     say(f"{model}, {loop} loop: comparing what the sides compute")
-    sides = Sides(source, loop, max(plan.ks), plan.max_steps)
+    sides = Sides(source, model, loop, max(plan.ks), plan.max_steps)
+    baselines = BASELINES if model in MODELS else ("trainer", "lean")
     errors, equal = agreement(sides, plan.checked)
     say(f"relative errors {errors}, answers equal {equal:.3f}; choosing each side's setup")
     dtype, engine_tried = sides.best_engine_dtype(min(8, max(plan.ks)), plan.tries)
     tried = {"engine": engine_tried}
     memory = _engine_memory(sides, dtype, max(plan.ks))
     setups: dict[str, Setup] = {}
-    for name in (*BASELINES, *(["seal_2048"] if sides.reaches_wide else [])):
+    for name in (*baselines, *(["seal_2048"] if "seal" in baselines and sides.reaches_wide else [])):
         setups[name], tried[name] = sides.best_setup(name, plan.tries)
     say(f"engine {dtype}, " + ", ".join(f"{name} {' '.join(setup)}" for name, setup in setups.items()))
-    raw = _timed(sides, plan, dtype, setups)
     row = {"model": model, "loop": loop, "parameters": parameters(sides), "targets": sides.targets}
-    compared = quotients(raw, plan.ks, (*BASELINES, "seal_2048"))
+    more: dict[str, Callable[[], float]] = {}
+    if model not in MODELS and loop != "paper":
+        slow = Sides(source, model, "paper", plan.passages, plan.max_steps)
+        row["quality"] = quality({"paper": slow, loop: sides}, dtype, plan.passages)
+        more["same_quality"] = lambda: slow.baseline_seconds("lean", setups["lean"], slow.cases[: plan.sequential])
+    raw = _timed(sides, plan, dtype, setups, more)
+    compared = quotients(raw, plan.ks, (*BASELINES, "seal_2048", *more))
     best: int = compared["best_k"]
     peak = matmul_peak(DTYPES[dtype])
     flops = sum(useful_flops(sides.engine(dtype).model, sides.targets, case) for case in sides.cases[:best]) / best
@@ -108,7 +118,9 @@ def _engine_memory(sides: Sides, dtype: Dtype, k: int) -> float:
     return peak_memory_gib()
 
 
-def _timed(sides: Sides, plan: Plan, dtype: Dtype, setups: dict[str, Setup]) -> dict[str, list[float]]:
+def _timed(
+    sides: Sides, plan: Plan, dtype: Dtype, setups: dict[str, Setup], more: Mapping[str, Callable[[], float]]
+) -> dict[str, list[float]]:
     """Seconds per edit of every side in every repetition; the sides take turns, forwards and backwards."""
 
     def sequential(name: str, setup: Setup) -> Callable[[], float]:
@@ -118,7 +130,7 @@ def _timed(sides: Sides, plan: Plan, dtype: Dtype, setups: dict[str, Setup]) -> 
         return lambda: sides.engine_seconds(dtype, sides.cases[:k])
 
     runs = {name: sequential(name, setup) for name, setup in setups.items()}
-    runs |= {f"engine {k}": at_once(k) for k in plan.ks}
+    runs |= {f"engine {k}": at_once(k) for k in plan.ks} | dict(more)
     return take_turns(runs, plan.repeats, once=("seal_2048",))
 
 
@@ -180,7 +192,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inner_loop", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", type=Path, required=True, help="where the numbers go")
-    parser.add_argument("--models", nargs="+", choices=MODELS, help="default: embedded 25m (with --quick: tiny)")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        help=f"{', '.join(MODELS)}, names of models that were fetched, or directories (default: embedded 25m; --quick: tiny)",
+    )
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS)
     parser.add_argument("--repeats", type=_count, help="repetitions (default 5; with --quick: 1)")
     parser.add_argument("--ks", nargs="+", type=_count, help="edits at once by the engine (default 1 8 16 32; --quick: 1 2)")

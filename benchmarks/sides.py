@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from benchmarks.peft_baseline import Baseline, Edited, Padding, run_baseline
 from benchmarks.peft_reference import load_base, peft_fit
+from selfedit import stats
 from selfedit.config import AtOnce, make_settings
 from selfedit.engine.adapters.lora import initial_adapter
 from selfedit.engine.adapters.targets import find_layout
@@ -20,8 +22,11 @@ from selfedit.engine.base import AdapterBank
 from selfedit.engine.model.loading import DTYPES, Dtype, has_bf16_units
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.evaluation.peft_parity import distance
+from selfedit.rewards.examiner import Examiner
+from selfedit.types import Answer
 
-from .workload import MAX_NEW_TOKENS, Case, draw_cases, targets_of
+from .turns import say
+from .workload import MAX_NEW_TOKENS, Case, draw_cases, edits_of, settings_for, targets_of, update_for
 
 Setup = tuple[Dtype, str]  # dtype and attention
 WIDE = 2048
@@ -43,11 +48,11 @@ def dtypes() -> tuple[Dtype, ...]:
 class Sides:
     """One model and one inner loop: the engine and the baselines on the same edits, from the same initial adapters."""
 
-    def __init__(self, source: Path, loop: str, n: int, max_steps: int | None = None) -> None:
-        self.source, self.loop, self.targets = source, loop, targets_of(loop)
+    def __init__(self, source: Path, model: str, loop: str, n: int, max_steps: int | None = None) -> None:
+        self.source, self.model, self.loop, self.targets = source, model, loop, targets_of(model, loop)
         # One model a dtype and attention, loaded when first asked for.
         self.engine, self.base = cache(self._load_engine), cache(self._load_base)
-        self.cases = draw_cases(self.engine("fp32"), loop, n, max_steps)
+        self.cases = draw_cases(self.engine("fp32"), model, loop, n, max_steps)
 
     def _load_engine(self, dtype: Dtype) -> TorchEngine:
         at_once = make_settings({}).model.at_once.members
@@ -147,6 +152,35 @@ def agreement(sides: Sides, n: int) -> tuple[dict[str, float], float]:
         equal += sum(len(set(row)) == 1 for row in zip(answers[k], *texts, strict=True))
         asked += len(case.prompts)
     return errors, equal / asked
+
+
+def quality(by_loop: Mapping[str, Sides], dtype: Dtype, n: int) -> dict[str, Any]:
+    """What is known of ``n`` passages after each loop on the engine: the share of right answers (offline grader) and the gold
+    answers' log-likelihood; each loop's difference from the first.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for loop, sides in by_loop.items():
+        say(f"what the {loop} loop teaches")
+        settings, engine = settings_for(sides.model), sides.engine(dtype)
+        edits, examiner = edits_of(sides.model, n), Examiner(engine, settings)
+        rows: list[tuple[Answer, ...]] = []
+        for k in range(0, n, 8):
+            some = edits[k : k + 8]
+            bank = engine.apply([update_for(engine, sides.model, loop, *one, seed=k + i) for i, one in enumerate(some)], on=None)
+            rows += examiner.answers([task for task, _ in some], on=None, members=bank)
+        found[loop] = {
+            "accuracy": [fmean(answer.correct for answer in row) for row in rows],
+            "logprob": [fmean(answer.logprob for answer in row) for row in rows],
+        }
+    first = found[next(iter(found))]
+    return {
+        loop: {
+            what: stats.as_row(stats.bootstrap(values))
+            | {"less": stats.as_row(stats.bootstrap([a - b for a, b in zip(values, first[what], strict=True)]))}
+            for what, values in of.items()
+        }
+        for loop, of in found.items()
+    } | {"n_passages": n}
 
 
 def parameters(sides: Sides) -> int:

@@ -1,8 +1,8 @@
-"""What is measured: two models, two inner loops, and real edits of the embedded world."""
+"""What is measured: models, two inner loops, and edits: of the embedded world, or passages that no pretrained model can know."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,20 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from selfedit.config import make_settings
+from selfedit.cli.demo import of_pretrained
+from selfedit.config import Settings, make_settings
 from selfedit.edits.text import text_change
 from selfedit.engine.adapters.lora import Target
 from selfedit.engine.adapters.targets import decoder_layers, find_layout
+from selfedit.engine.base import encode_answered
 from selfedit.engine.torch_engine import TorchEngine
 from selfedit.engine.training.cohort import minibatches
-from selfedit.evaluation.machine import EMBEDDED
+from selfedit.evaluation.machine import EMBEDDED, model_path
+from selfedit.tasks.files import read_tasks
+from selfedit.tasks.sources.passages import PASSAGES
 from selfedit.tasks.sources.world import draw_tasks
-from selfedit.types import TrainSequence, Update
+from selfedit.templates import answer_prompt, gold_text
+from selfedit.types import Task, TrainSequence, Update
 
 MODELS, LOOPS = ("embedded", "25m", "tiny"), ("paper", "default")
 PAPER_EPOCHS, PAPER_SEQUENCES, PAPER_PROBES = 10, 8, 5
@@ -55,9 +60,11 @@ class Case:
 
 
 def checkpoint(model: str, directory: Path) -> Path:
-    """Where ``model`` lies; one of random weights is made in ``directory``."""
-    if model == "embedded":
-        return EMBEDDED
+    """Where ``model`` lies: one of `MODELS`, the name of a model that was fetched, or a directory. One of random weights is made
+    in ``directory``.
+    """
+    if model == "embedded" or model not in MODELS:
+        return Path(model_path(model))
     config = AutoConfig.from_pretrained(EMBEDDED)
     size = _SIZES[model]
     heads = size["num_attention_heads"]
@@ -70,34 +77,55 @@ def checkpoint(model: str, directory: Path) -> Path:
     return where
 
 
-def targets_of(loop: str) -> str:
-    """The modules that the loop adapts: all linear ones, or those that ship as the embedded base's."""
-    return "all-linear" if loop == "paper" else make_settings({}).targets
+def settings_for(model: str) -> Settings:
+    """How a model is prompted and learns by default: as in the demo."""
+    return make_settings({} if model in MODELS else of_pretrained(model), "demo")
 
 
-def draw_cases(engine: TorchEngine, loop: str, n: int, max_steps: int | None = None) -> list[Case]:
-    """``n`` perfect edits of the development split, the most typical first: closest to the mean in tokens.
+def targets_of(model: str, loop: str) -> str:
+    """The modules that the loop adapts: all linear ones, or those of the demo."""
+    return "all-linear" if loop == "paper" else settings_for(model).targets
 
-    The paper's loop trains on the first lines of each and its passage, in 10 epochs of single sequences; the default loop
-    on all of them, with the settings that ship. ``max_steps`` cuts the training short.
+
+def draw_cases(engine: TorchEngine, model: str, loop: str, n: int, max_steps: int | None = None) -> list[Case]:
+    """``n`` edits, the most typical first: closest to the mean in tokens.
+
+    The paper's loop trains on the first lines of each and its passage, in 10 epochs of single sequences; the default loop on
+    all of them, as the demo does. ``max_steps`` cuts the training short.
     """
+    settings = settings_for(model)
     cases = []
-    for k, task in enumerate(draw_tasks("dev", ("e1",), n, seed=2)):
-        change = text_change(make_settings({}), engine, task, [task.gold_edit])
-        prompts = [engine.encode_prompt(f" Question: {probe.question} Answer:") for probe in task.probes]
-        update = _update(loop, change.sequences, k)
+    for k, (task, text) in enumerate(edits_of(model, n)):
+        update = update_for(engine, model, loop, task, text, seed=k)
         update = replace(update, steps=min(update.steps, max_steps or update.steps))
+        prompts = [_prompt(engine, settings, task, k) for k in range(len(task.probes))]
         cases.append(Case(update, prompts[:PAPER_PROBES] if loop == "paper" else prompts))
     mean = sum(case.tokens for case in cases) / n
     return sorted(cases, key=lambda case: abs(case.tokens - mean))
 
 
-def _update(loop: str, sequences: Sequence[TrainSequence], seed: int) -> Update:
-    inner = make_settings({"preset": "paper" if loop == "paper" else "demo"}).inner
-    kept = tuple(sequences)
+def edits_of(model: str, n: int) -> list[tuple[Task, str]]:
+    """``n`` tasks with an edit: perfect ones of the world's development split, or our own passages, a line a sentence."""
+    if model in MODELS:
+        return [(task, task.gold_edit) for task in draw_tasks("dev", ("e1",), n, seed=2)]
+    tasks = list(read_tasks(PASSAGES))[:n]
+    return [(task, "\n".join(re.split(r"(?<=[.!?]) ", task.text))) for task in tasks]
+
+
+def _prompt(engine: TorchEngine, settings: Settings, task: Task, k: int) -> list[int]:
+    probe, templates = task.probes[k], settings.templates
+    pair = encode_answered(engine, templates, answer_prompt(task, probe, templates), gold_text(probe, templates))
+    return pair.prompt
+
+
+def update_for(engine: TorchEngine, model: str, loop: str, task: Task, text: str, *, seed: int) -> Update:
+    """What the loop trains on an edit."""
+    settings = settings_for(model)
+    sequences = text_change(settings, engine, task, [text]).sequences
     if loop == "paper":
-        kept = (*kept[: PAPER_SEQUENCES - 1], kept[-1])  # the passage is the last
-    return inner.recipe.update(kept, seed)
+        sequences = (*sequences[: PAPER_SEQUENCES - 1], sequences[-1])  # the passage is the last
+        settings = make_settings({"preset": "paper"})
+    return settings.inner.recipe.update(sequences, seed)
 
 
 def useful_flops(model: Any, targets: str, case: Case) -> float:

@@ -118,3 +118,13 @@ def gold_text(probe: Probe, templates: Templates) -> str:
     """
     gap = "" if templates.chat or templates.answer[-1:].isspace() else " "
     return gap + LONE_SURROGATE.sub("\ufffd", probe.answer)
+
+
+def answer_in(said: str, probe: Probe, templates: Templates) -> str:
+    """What of a text that a model wrote is its answer: a base model goes on with lines of its own, such as more questions, so it
+    ends with the first line, unless a gold answer has several; of a model that answers in turns it is all of it.
+    """
+    said = said.strip()
+    if templates.chat or any("\n" in gold.strip() for gold in probe.golds):
+        return said
+    return said.split("\n", 1)[0].rstrip()

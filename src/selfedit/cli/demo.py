@@ -68,7 +68,7 @@ def demo(
     fields: dict[str, Any] = {"seed": seed}
     name = "demo"
     if model != EMBEDDED:
-        fields |= _of_pretrained(model)
+        fields |= of_pretrained(model)
         name = f"demo-{Path(model).name}"
     if rounds is not None:
         fields["rounds"] = rounds
@@ -77,7 +77,7 @@ def demo(
     execute(make_settings(fields, "demo"), directory, json_lines)
 
 
-def _of_pretrained(model: str) -> dict[str, Any]:
+def of_pretrained(model: str) -> dict[str, Any]:
     """What the demo of a pretrained model sets: passages that it can't know, and no more work than two cores do in minutes.
 
     Everything was chosen on training passages, with SmolLM2-135M-Instruct.
