@@ -83,7 +83,7 @@ def measure(source: Path, model: str, loop: str, plan: Plan) -> dict[str, Any]:
     row = {"model": model, "loop": loop, "parameters": parameters(sides), "targets": sides.targets}
     more: dict[str, Callable[[], float]] = {}
     if model not in MODELS and loop != "paper":
-        slow = Sides(source, model, "paper", plan.passages, plan.max_steps)
+        slow = Sides(source, model, "paper", max(plan.ks), plan.max_steps)
         row["quality"] = quality({"paper": slow, loop: sides}, dtype, plan.passages)
         more["same_quality"] = lambda: slow.baseline_seconds("lean", setups["lean"], slow.cases[: plan.sequential])
     raw = _timed(sides, plan, dtype, setups, more)

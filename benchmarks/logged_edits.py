@@ -1,7 +1,7 @@
 """What small models make of edits that a 7B model wrote: a logged round of SEAL's public code, learned again.
 
     python -m benchmarks.logged_edits measure rank_iter0.json examples/logged_smollm2.toml --out runs/logged-smollm2
-    python -m benchmarks.logged_edits table runs/logged-* --json logged_edits.json
+    python -m benchmarks.logged_edits table rank_iter0.json runs/logged-* --json logged_edits.json
 
 `measure` trains every edit of the round, and every raw passage for as many steps, and asks the passage's questions; they are also
 asked un-edited, and with the passage in view. Beside the greedy answers it keeps the log-probabilities of the gold answers and of
@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from selfedit.config import Settings, load_settings, sub_seed
+from selfedit.edits.parsing.logged import read_round
 from selfedit.edits.text import passage_change, text_change
 from selfedit.engine.base import AdapterBank, Engine, encode_answered
 from selfedit.evaluation.machine import load_engine, resolve
 from selfedit.inner import applied, training_failure
 from selfedit.rewards.metrics.base import Case, make_metric
+from selfedit.rewards.reliability import values_of
 from selfedit.rewards.string_rules import exact_match, normalise, token_f1
 from selfedit.run import write_atomically
 from selfedit.templates import answer_in, answer_prompt, gold_text
@@ -46,19 +48,15 @@ class Article:
 
 
 def read_articles(path: Path) -> list[Article]:
-    """The round's passages that have questions, in the file's order."""
+    """The round's passages, in the file's order; every edit of one was asked the same questions."""
+    logged = read_round(path)
+    correct = values_of(logged.edits, logged.outcomes, "reward")
     articles = []
     for number, row in enumerate(json.loads(path.read_text(encoding="utf-8"))["articles"]):
         asked = {q["question"]: q["answer"] for c in row["completions"] for q in c["questions"]}
         probes = tuple(Probe(question, answer) for question, answer in asked.items())
-        correct = []
-        for completion in row["completions"]:
-            by_rep: dict[int, list[bool]] = {}
-            for q in completion["questions"]:
-                by_rep.setdefault(q["rep"], []).append(q["adapter_correct"])
-            correct.append([sum(right) / len(right) for right in by_rep.values()])
         task = Task(f"articles[{number}]", row["title"], (row["context"],), probes)
-        articles.append(Article(task, [c["text"] for c in row["completions"]], correct))
+        articles.append(Article(task, [c["text"] for c in row["completions"]], correct[number]))
     return articles
 
 

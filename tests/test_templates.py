@@ -17,7 +17,7 @@ from selfedit.guards.budget import retention
 from selfedit.policies.language_model import LanguageModel
 from selfedit.rewards.examiner import Examiner
 from selfedit.tasks.sources.base import open_source
-from selfedit.templates import built_in_templates, prompt_for
+from selfedit.templates import answer_in, built_in_templates, prompt_for
 from selfedit.types import Probe, Task
 
 TASK = Task("t", "Ann", ("Ann lives in Rome.",), (Probe("Where does Ann live?", "Rome"),))
@@ -207,3 +207,27 @@ def two_sections(fields, tiny_qwen2, chat_model):
         "writer": fields | {"model": plain | turns, "learner": talks},
         "learner": fields | {"model": talks, "learner": plain | turns},
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "gold", "expected"),
+    [
+        ("general", " Rome\n\nQuestion: Who", "Rome", "Rome"),
+        ("general", "\n Rome \nMore", "Rome", "Rome"),
+        ("general", "1 2\n3 4", "1 2\n3 4", "1 2\n3 4"),
+        ("chat", "Sure:\nRome", "Rome", "Sure:\nRome"),
+        ("general", "", "Rome", ""),
+    ],
+)
+def test_a_base_models_answer_ends_with_its_line_unless_a_gold_answer_has_several(kind, said, gold, expected):
+    assert answer_in(said, Probe("Where?", gold), built_in_templates()[kind]) == expected
+
+
+def test_lines_that_a_base_model_adds_are_not_graded(monkeypatch):
+    settings = make_settings({"model": {"templates": "general", "dtype": "fp32"}, "reward": {"metric": "token_f1"}})
+    engine = load_engine(settings)
+    said = " Rome\n\nQuestion: Who lives there?"
+    monkeypatch.setattr(engine, "answer", lambda prompts_K, **how: [[said for _ in row] for row in prompts_K])
+    task = Task("t", "Ann", ("Ann lives in Rome.",), (Probe("Where does Ann live?", "Rome"),))
+    ((answer,),) = Examiner(engine, settings).answers([task], on=None)
+    assert (answer.text, answer.correct) == ("Rome", True)

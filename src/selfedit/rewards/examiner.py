@@ -11,7 +11,7 @@ from ..config import RewardSettings, Settings
 from ..engine.base import AdapterBank, Engine, check_chat, encode_answered
 from ..errors import GraderError, TaskFileError
 from ..plugins import find
-from ..templates import Templates, answer_prompt, gold_text
+from ..templates import Templates, answer_in, answer_prompt, gold_text
 from ..thoughts import without_thoughts
 from ..types import Adapter, Answer, Outcome, Probe, Scored, Task
 from .metrics.base import Case, Verdict, make_metric
@@ -83,7 +83,7 @@ class Examiner:
         prompts = [[pair.prompt for _, pair in row] for row in wrong]
         written = self.engine.answer(prompts, on=on, members=members, max_new_tokens=self.reward.max_answer_tokens)
         cases = [
-            Case(probe.question, probe.golds, _said(text, pair))
+            Case(probe.question, probe.golds, answer_in(_said(text, pair), probe, self.templates))
             for row, texts in zip(wrong, written, strict=True)
             for (probe, pair), text in zip(row, texts, strict=True)
         ]
