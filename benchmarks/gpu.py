@@ -5,7 +5,7 @@
 Random weights in the shape of Qwen2.5-7B (nothing is downloaded) and random tokens: speed does not depend on what they say.
 An edit is the paper's: 7 implications and a passage, 10 epochs, batch 1, rank 32 on all linear modules, 5 probes. First a tiny
 model in fp32 shows that all sides compute the same; then they take turns on one model in bf16. Without CUDA it all runs at the
-tiny size in fp32, to see that it runs.
+tiny size in fp32, to see that it runs. The file is written after each measurement: what was stopped keeps what it had.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from selfedit.run import write_atomically
 from selfedit.types import TrainSequence, Update
 
 from .machine import describe, matmul_peak, peak_memory_gib
-from .turns import quotients, say, take_turns
+from .turns import Raw, quotients, say, take_turns
 from .workload import MAX_NEW_TOKENS, PAPER_EPOCHS, PAPER_PROBES, Case, useful_flops
 
 LINES, PASSAGE, PROBE = (18, 20, 22, 24, 26, 28, 30), 180, 20  # tokens, as in SQuAD
@@ -170,18 +170,34 @@ def decoding(engine: TorchEngine, vocabulary: int, device: torch.device) -> floa
     return sum(len(one.token_ids) for one in written) / (time.perf_counter() - began)
 
 
-def measure(device: torch.device, ks: Sequence[int], repeats: int) -> dict[str, Any]:
-    """All numbers of one device; a K that does not fit into its memory ends their list."""
+def measure(device: torch.device, ks: Sequence[int], repeats: int, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """All numbers of one device; a K that does not fit into its memory ends their list. ``keep`` is given those so far."""
     cuda = device.type == "cuda"
     shape, epochs, dtype = (SHAPE, PAPER_EPOCHS, torch.bfloat16) if cuda else (TINY, 1, torch.float32)
     errors, equal = agreement(device)
     say(f"in fp32: relative errors {errors}, answers equal {equal:.3f}")
+    name = torch.cuda.get_device_name(device) if cuda else "no GPU: a tiny model on " + describe()
+    made: dict[str, Any] = {
+        "device": name,
+        "shape": shape,
+        "epochs": epochs,
+        "repeats": repeats,
+        "max_rel_error": max(errors.values()),
+        "rel_error": errors,
+        "tokens_equal": equal,
+    }
+    keep(made)
     model, tokenizer = build(shape, device, dtype), AutoTokenizer.from_pretrained(EMBEDDED)
     say(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f}B parameters; finding what fits")
     cases = [make_case(k, shape["vocab_size"], epochs) for k in range(max(ks))]
     engines = {k: TorchEngine(model, tokenizer, name="random", at_once=AtOnce(members=k)) for k in sorted(ks)}
     peaks = fitting(engines, cases, device)
-    raw = timed(model, {k: engines[k] for k in peaks}, cases, device, repeats)
+    made["peak_gib"] = {str(k): gib for k, gib in peaks.items()}
+
+    def keep_seconds(raw: Raw) -> None:
+        keep(made | {"raw_seconds": raw})
+
+    raw = timed(model, {k: engines[k] for k in peaks}, cases, device, repeats, keep_seconds)
     compared = quotients(raw, list(peaks), BASELINES_TIMED)
     peak = matmul_peak(dtype, 8192 if cuda else 512, device=device.type)
     rows = {}
@@ -190,28 +206,29 @@ def measure(device: torch.device, ks: Sequence[int], repeats: int) -> dict[str, 
         flops = sum(useful_flops(model, "all-linear", case) for case in cases[:k]) / k
         rows[str(k)] = {"seconds_per_edit": seconds, "peak_gib": peak_gib, "peak_share": flops / seconds / peak}
         say(f"K = {k}: " + ", ".join(f"{name} {value:.3g}" for name, value in rows[str(k)].items()))
-    name = torch.cuda.get_device_name(device) if cuda else "no GPU: a tiny model on " + describe()
-    return {
-        "device": name,
-        "shape": shape,
-        "epochs": epochs,
-        "max_rel_error": max(errors.values()),
-        "rel_error": errors,
-        "tokens_equal": equal,
+    del made["peak_gib"]  # each is with its row now
+    made |= {
         "engine": rows,
         "best_k": compared["best_k"],
         "baselines": {name: compared["seconds_per_edit"][name] for name in BASELINES_TIMED},
         "ratios": compared["ratios"],
         "peak_tflops": peak / 1e12,
-        "decoded_tokens_per_second": decoding(engines[compared["best_k"]], shape["vocab_size"], device),
-        "repeats": repeats,
         "raw_seconds": raw,
     }
+    keep(made)
+    made["decoded_tokens_per_second"] = decoding(engines[compared["best_k"]], shape["vocab_size"], device)
+    keep(made)
+    return made
 
 
 def timed(
-    model: Any, engines: dict[int, TorchEngine], cases: Sequence[Case], device: torch.device, repeats: int
-) -> dict[str, list[float]]:
+    model: Any,
+    engines: dict[int, TorchEngine],
+    cases: Sequence[Case],
+    device: torch.device,
+    repeats: int,
+    keep: Callable[[Raw], None],
+) -> Raw:
     """Seconds per edit of every side in every repetition: the baselines make one edit, the engine K at once."""
 
     def one(name: Baseline) -> Callable[[], float]:
@@ -223,7 +240,7 @@ def timed(
     for name in BASELINES_TIMED:  # imports and first uses
         edit_one(name, model, replace(cases[0], update=replace(cases[0].update, steps=2)))
     runs = {name: one(name) for name in BASELINES_TIMED} | {f"engine {k}": many(k) for k in engines}
-    return take_turns(runs, repeats)
+    return take_turns(runs, repeats, keep=keep)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -235,8 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning)  # PEFT reads a property that transformers renamed
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    made = measure(device, asked.ks, asked.repeats)
-    write_atomically(asked.json, json.dumps(made, indent=1) + "\n")
+
+    def keep(made: dict[str, Any]) -> None:
+        write_atomically(asked.json, json.dumps(made, indent=1) + "\n")
+
+    made = measure(device, asked.ks, asked.repeats, keep)
     print(json.dumps(made, indent=1))
     return 0
 

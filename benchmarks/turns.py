@@ -13,13 +13,23 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def take_turns(runs: Mapping[str, Callable[[], float]], repeats: int, once: Collection[str] = ()) -> dict[str, list[float]]:
-    """What every run returned (seconds) in each repetition, forwards and backwards in turn; those in ``once`` run once."""
-    raw: dict[str, list[float]] = {name: [] for name in runs}
+Raw = dict[str, list[float]]
+
+
+def take_turns(
+    runs: Mapping[str, Callable[[], float]], repeats: int, once: Collection[str] = (), keep: Callable[[Raw], None] | None = None
+) -> Raw:
+    """What every run returned (seconds) in each repetition, forwards and backwards in turn; those in ``once`` run once.
+
+    ``keep`` is given what there is so far after each run.
+    """
+    raw: Raw = {name: [] for name in runs}
     for repetition in range(repeats):
         for name in list(runs)[:: 1 if repetition % 2 == 0 else -1]:
             if name not in once or repetition == 0:
                 raw[name].append(runs[name]())
+                if keep is not None:
+                    keep(raw)
         latest = ", ".join(f"{name} {seconds[-1]:.3g} s" for name, seconds in raw.items())
         say(f"repetition {repetition + 1} of {repeats}: {latest}")
     return raw

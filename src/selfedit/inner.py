@@ -134,9 +134,9 @@ def _outcome(
         return _failed(trial, "ungraded", f"without the edit: {before.problem}", answers, tokens)
     if not math.isfinite(after.reward):
         return _failed(trial, "diverged", "the reward is not finite", (), tokens)
-    gain, logprob = after.reward - before.reward, after.logprob - before.logprob
+    gain, logprob, probability = (getattr(after, of) - getattr(before, of) for of in ("reward", "logprob", "probability"))
     sha = bank.adapter(member).sha256
-    return Outcome(trial.edit_id, trial.seed, "ok", "", answers, after.reward, gain, logprob, tokens, sha)
+    return Outcome(trial.edit_id, trial.seed, "ok", "", answers, after.reward, gain, logprob, tokens, sha, probability)
 
 
 @dataclass(frozen=True)

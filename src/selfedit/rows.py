@@ -90,7 +90,7 @@ class PooledPairedRow(Pair):
 class ReliabilityRow(Row):
     """How much of the differences between the edits of one task is signal, and how much is noise of the seeds."""
 
-    of: str = Field(description="the quantity measured: reward, gain or logprob")
+    of: str = Field(description="the quantity measured: reward, gain, logprob or probability")
     reliability: float | None = Field(description="share of signal in the edits' means; null if it can't be measured")
     low: float | None = Field(description="lower end of the reliability's 95 % interval")
     high: float | None = Field(description="upper end of the reliability's 95 % interval")

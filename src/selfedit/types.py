@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -269,7 +270,8 @@ Status = Literal["ok", "invalid", "diverged", "ungraded"]
 
 @dataclass(frozen=True)
 class Answer:
-    """One probe answered by one model. ``logprob`` is the gold answer's mean log-likelihood per token (nats).
+    """One probe answered by one model. ``logprob`` is the gold answer's mean log-likelihood per token (nats), ``probability``
+    its exponential.
 
     Where ``problem`` is not empty it says why the answer could not be graded, and ``correct`` means nothing.
     """
@@ -282,12 +284,18 @@ class Answer:
     kind: str = ""
     problem: str = ""
 
+    @property
+    def probability(self) -> float:
+        """The geometric mean of the gold answer's token probabilities (0..1)."""
+        return math.exp(self.logprob)
+
 
 @dataclass(frozen=True)
 class Outcome:
     """One (edit, seed): the answers of the edited model, the gain over the un-edited one, and what it cost.
 
-    ``reward`` and ``gain`` are None where the status is not ``ok``: a failure is not a zero.
+    ``reward`` and ``gain`` are None where the status is not ``ok``: a failure is not a zero. ``logprob`` and ``probability``
+    are gains, too, of the gold answers' log-likelihood (nats per token) and probability (per token, 0..1).
     """
 
     edit_id: str
@@ -300,3 +308,4 @@ class Outcome:
     logprob: float | None
     trained_tokens: int
     adapter_sha256: str
+    probability: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,24 @@ def test_it_runs_without_a_gpu_and_its_ratios_are_quotients(tmp_path: Path) -> N
     assert made["decoded_tokens_per_second"] > 0
     assert made["max_rel_error"] < 1e-3
     assert made["tokens_equal"] == 1.0
+
+
+def test_what_is_stopped_keeps_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, turns = tmp_path / "gpu.json", iter(range(3))
+
+    def interrupted(work: Callable[[], object], edits: int, device: torch.device) -> float:
+        if next(turns, None) is None:
+            raise KeyboardInterrupt
+        work()
+        return 1.0
+
+    monkeypatch.setattr(gpu, "seconds_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gpu.main(["--json", str(file), "--ks", "1", "2", "--repeats", "2"])
+    made = json.loads(file.read_text())
+    assert made["raw_seconds"] == {"trainer": [1.0], "lean": [1.0], "engine 1": [1.0], "engine 2": []}
+    assert made["tokens_equal"] == 1.0
+    assert made["peak_gib"].keys() == {"1", "2"}
 
 
 def test_an_engine_that_computes_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -89,3 +90,29 @@ def test_samples_with_a_common_beginning_are_those_of_each_alone(llama: TorchEng
         (alone,) = llama.sample([prompt], [i], **how)  # type: ignore[arg-type]
         assert together[i].token_ids == alone.token_ids
         assert torch.allclose(torch.tensor(together[i].logprobs), torch.tensor(alone.logprobs), atol=1e-4)
+
+
+@pytest.mark.parametrize("members", [False, True])
+def test_completions_are_scored_after_a_beginning_that_is_read_once_as_each_alone(
+    family: str, engines: dict[str, TorchEngine], members: bool
+) -> None:
+    engine = engines[family]
+    asked = [row[: 4 - k] for k, row in enumerate(common(engine, 3, 4))]  # not the same number for each
+    ends = prompts(5, (3, 1, 6, 2))
+    pairs = [[(p, end) for p, end in zip([*row, row[-1]], ends, strict=False)] for row in asked]  # two ends of one prompt
+    bank = engine.bank([strong(initial_adapter(engine.layout, 2 + k, 4.0, k), seed=k) for k in range(3)]) if members else None
+    how: dict[str, Any] = {"on": None, "members": bank}
+    rows = pairs if members else [[pair for row in pairs for pair in row]]
+    alone = [
+        engine.score([[pair] if k == j else [] for j in range(len(rows))], **how)[k][0]
+        for k, row in enumerate(rows)
+        for pair in row
+    ]
+    with tokens_read(engine) as seen:
+        together = [one for row in engine.score(rows, **how) for one in row]
+    assert [one.greedy for one in together] == [one.greedy for one in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    if engine.body.half_cost is not None and not getattr(engine.model.config.get_text_config(), "sliding_window", None):
+        assert len(seen) == 2
+        assert seen[0] == 3 * 24  # the beginnings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -40,6 +41,10 @@ def attempt() -> Try:
     return tried
 
 
+def task_of(outcome: Outcome) -> Task:
+    return next(task for task in draw_tasks("dev", ("e1",), 2, seed=2) if task.id == outcome.edit_id)
+
+
 def failures(outcomes: list[Outcome]) -> list[tuple[Any, ...]]:
     return [(o.status, o.reason, o.answers, o.reward, o.gain, o.adapter_sha256) for o in outcomes]
 
@@ -49,6 +54,10 @@ def test_a_trained_edit_has_answers_a_reward_and_a_gain(attempt: Try) -> None:
         assert (outcome.status, outcome.reason) == ("ok", "")
         assert outcome.answers
         assert None not in (outcome.reward, outcome.gain, outcome.logprob)
+        bare = attempt.examiner.answers([task_of(outcome)], on=None)[0]  # type: ignore[attr-defined]
+        for of in ("logprob", "probability"):
+            levels = [fmean(getattr(answer, of) for answer in answers) for answers in (outcome.answers, bare)]
+            assert getattr(outcome, of) == pytest.approx(levels[0] - levels[1], abs=1e-6)
 
 
 def test_an_edit_whose_adapter_changes_nothing_is_a_failure_not_a_zero(attempt: Try) -> None:

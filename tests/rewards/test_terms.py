@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -38,7 +39,11 @@ def worth(said: list[Answer], *edited: Any, **fields: Any) -> tuple[float | None
 
 
 @settings(deadline=None)  # the first example imports the terms
-@given(st.dictionaries(st.sampled_from(["exact", "exact_match", "token_f1", "logprob", "tokens"]), st.floats(-2, 2), min_size=1))
+@given(
+    st.dictionaries(
+        st.sampled_from(["exact", "exact_match", "token_f1", "logprob", "probability", "tokens"]), st.floats(-2, 2), min_size=1
+    )
+)
 def test_a_reward_is_the_weighted_sum_of_its_terms(weights: dict[str, float]) -> None:
     said = answers("red house", "Anna")
     bank: Any = SimpleNamespace(trained_tokens=[7, 40])
@@ -47,6 +52,7 @@ def test_a_reward_is_the_weighted_sum_of_its_terms(weights: dict[str, float]) ->
         "exact_match": (exact_match("red house", ["the Red House"]) + exact_match("Anna", ["Ann", "Anna"])) / 2,
         "token_f1": (token_f1("red house", ["the Red House"]) + 1) / 2,
         "logprob": -1.5,
+        "probability": (math.exp(-2.0) + math.exp(-1.0)) / 2,
         "tokens": 40.0,
     }
     value, problem = worth(said, bank, 1, weights=weights)
@@ -98,9 +104,15 @@ def test_terms_that_cannot_be_had_are_settings_errors(fields: dict[str, Any], wa
         ({"reward": {"metric": "perplexity", "validation_text": "v.txt"}}, "gain"),
         ({"reward": {"custom": "m:f"}, "algorithm": {"name": "grpo"}}, "gain"),
         ({"reward": {"custom": "m:f"}, "algorithm": {"rank_by": ["logprob"]}}, "logprob"),
+        ({"model": {"path": "some/model"}}, "probability"),
+        ({"model": {"path": "some/model"}, "learner": {}}, "logprob"),  # the learner's answers are what counts
+        ({"learner": {"path": "some/model"}}, "probability"),
+        ({"model": {"path": "some/model"}, "reward": {"weights": {"tokens": -1.0}}}, "gain"),
+        ({"model": {"path": "some/model"}, "preset": "paper"}, "gain"),
+        ({"model": {"path": "some/model"}, "algorithm": {"rank_by": ["logprob"]}}, "logprob"),
     ],
 )
-def test_a_reward_that_somebody_made_or_pays_for_is_what_edits_are_ranked_by(fields: dict[str, Any], ranked_by: str) -> None:
+def test_what_edits_are_ranked_by_follows_from_the_reward_and_the_learner(fields: dict[str, Any], ranked_by: str) -> None:
     settings = make_settings(fields)
     assert settings.algorithm.rank_by == (ranked_by,)
     assert make_settings(settings.model_dump(mode="json")) == settings

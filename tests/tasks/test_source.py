@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,21 @@ def test_a_file_that_changes_later_changes_nothing(tmp_path: Path) -> None:
         untouched.evaluation(),
     ]
     assert source.sha256s() == untouched.sha256s()
+
+
+def test_passages_of_one_title_stay_together_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "tasks"
+    titles = [*"ABCDE" * 4, "", ""]
+    path.write_text("\n".join(json.dumps(_record(n) | {"title": title}) for n, title in enumerate(titles)))
+    small = {"source": str(path), "evaluation": 4, "dev": 3, "per_round": 22}
+    found = {split: File(TaskSettings.model_validate({**small, "split_by": split}), 0) for split in ("passage", "title")}
+    sets = {
+        split: [{task.title for task in part if task.title} for part in (s.draw(1), s.dev(), s.evaluation())]
+        for split, s in found.items()
+    }
+    assert not any(a & b for a, b in combinations(sets["title"], 2))
+    assert any(a & b for a, b in combinations(sets["passage"], 2))
+    assert [len({task.id for task in part}) for part in (found["title"].dev(), found["title"].evaluation())] == [3, 4]
 
 
 def test_squads_validation_set_is_a_source(shared_data: Callable[[str], Path]) -> None:

@@ -26,13 +26,14 @@ State = dict[str, "Tensor"]
 class RatedEdit:
     """An edit with the means of its outcomes over seeds; None where none of them is ok.
 
-    ``gain`` in the ``reward`` and ``logprob`` of the gold answers, both over the un-edited learner.
+    ``gain`` in the ``reward``, and in ``logprob`` and ``probability`` of the gold answers, all over the un-edited learner.
     """
 
     edit: Edit
     reward: float | None
     gain: float | None
     logprob: float | None
+    probability: float | None = None
 
 
 def rate(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[RatedEdit]:
@@ -52,8 +53,7 @@ def rate(edits: Sequence[Edit], outcomes: Sequence[Outcome]) -> list[RatedEdit]:
         ok = by_edit[edit.id]
         if not ok and (edit.id in unknown or edit.id not in tried):
             continue
-        reward, gain, logprob = (_mean(ok, name) for name in ("reward", "gain", "logprob"))
-        rated.append(RatedEdit(edit, reward, gain, logprob))
+        rated.append(RatedEdit(edit, *(_mean(ok, name) for name in ("reward", "gain", "logprob", "probability"))))
     return rated
 
 

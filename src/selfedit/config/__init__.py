@@ -167,7 +167,7 @@ def make_settings(fields: dict[str, Any], where: str = "settings") -> Settings:
         common = {key: value for key, value in plan["algorithm"].items() if key != planned}
         plan = merged({**plan, "algorithm": common}, kind)
     plan = merged(kind, plan)
-    own: dict[str, Any] = {"algorithm": _ranking(fields)}
+    own: dict[str, Any] = {"algorithm": _ranking(fields, plan)}
     inner = fields.get("inner")
     if isinstance(inner, dict) and "steps" in inner and "epochs" not in inner:
         own["inner"] = {"epochs": 0}  # who names a number of steps means it, whatever the preset counts in
@@ -201,11 +201,16 @@ def _algorithm_defaults(name: Any) -> dict[str, Any]:
     return dict(defaults)
 
 
-def _ranking(fields: dict[str, Any]) -> dict[str, Any]:
-    """What edits are ranked by where nobody said so: a reward that somebody made, or pays for, by what it gained."""
+def _ranking(fields: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    """What edits are ranked by where nobody said so: a reward that somebody made, or pays for, by what it gained; on pretrained
+    models the gold answers' probability, which agrees better with their answers than the log-likelihood (docs/real-models.md).
+    """
     reward = _section(fields, "reward")
     made = reward.get("weights") or reward.get("custom") or reward.get("metric") in ("judge", "perplexity")
-    return {"rank_by": ["gain"]} if made else {}
+    if made or "rank_by" in plan["algorithm"]:
+        return {"rank_by": ["gain"]} if made else {}
+    learns = _section(fields, "learner" if isinstance(fields.get("learner"), dict) else "model").get("path", "embedded")
+    return {} if learns == "embedded" else {"rank_by": ["probability"]}
 
 
 def load_settings(path: Path, **overrides: Any) -> Settings:

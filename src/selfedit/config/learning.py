@@ -22,8 +22,9 @@ class RewardSettings(PluggedSection):
         "exact",
         description="when an answer is right. exact: the greedy text equals the gold answer (one teacher-forced pass). On "
         "decoded text: exact_match and token_f1 (SQuAD's rules), offline (the offline grader, docs/grader.md), judge (the "
-        "language model of [reward.judge]), grid (all rows of numbers are equal). As a reward only: logprob, the gold answers' "
-        "log-likelihood per token; perplexity, minus the log-perplexity of validation_text. Or the name of a plug-in",
+        "language model of [reward.judge]), grid (all rows of numbers are equal). As a reward only: logprob and probability, the "
+        "gold answers' log-likelihood and probability per token; perplexity, minus the log-perplexity of validation_text. Or the "
+        "name of a plug-in",
     )
     weights: dict[TermName, Annotated[float, Field(allow_inf_nan=False)]] = Field(
         {},
@@ -78,12 +79,13 @@ class AlgorithmSettings(PluggedSection):
         "the name of a plug-in. Default: reinforce; rest_em if there is a proxy or edits have several samples, because no "
         "policy gradient learns from those",
     )
-    rank_by: tuple[Literal["gain", "reward", "logprob"], ...] = Field(
+    rank_by: tuple[Literal["gain", "reward", "logprob", "probability"], ...] = Field(
         ("logprob",),
         min_length=1,
         description="how a task's edits are ordered; a later entry decides between equals. gain: the gain in reward; reward: "
-        "its level; logprob: the gain in the gold answers' log-likelihood, which has fewer ties and less noise than the "
-        "accuracy on a few probes. Policy gradients use the first entry as the reward. Default: logprob; gain if "
+        "its level; logprob, probability: the gain in the gold answers' log-likelihood, or probability, per token; both have "
+        "fewer ties and less noise than the accuracy on a few probes. Policy gradients use the first entry as the reward. "
+        "Default: logprob for the embedded model, probability for others (docs/real-models.md says why); gain if "
         "reward.weights, reward.custom, a judge or a perplexity is set",
     )
     epochs: int = Field(

@@ -162,6 +162,11 @@ class TaskSettings(PluggedSection):
         "any task of a file or folder, if nothing is trained or chosen on them (rounds = 0, one entry in "
         "ladder.passage_lr_factors); also written to the ledger",
     )
+    split_by: Literal["passage", "title"] = Field(
+        "passage",
+        description="a tasks file: what is never divided between splits. title: all passages of one title, so that a model is "
+        "tested on articles that it was not trained on",
+    )
 
     def named(self) -> list[tuple[str, str]]:
         """The source, where it is a plug-in."""

@@ -177,7 +177,8 @@ def reliability_line(reliability: float | None, seeds_for_80: int | None, of: st
     """How much of the reward is signal, in a sentence; empty where it was not measured (see `rewards.reliability`)."""
     if reliability is None:
         return ""
-    which = " (the log-likelihood of the right answers)" if of == "logprob" else ""
+    dense = {"logprob": "log-likelihood", "probability": "probability"}.get(of)
+    which = f" (the {dense} of the right answers)" if dense else ""
     differences = f"he differences in reward{which} between edits of the same passage"
     if reliability <= 0 or seeds_for_80 is None:
         return f"T{differences} are no larger than the noise: a second seed changes an edit's reward just as much."

@@ -27,7 +27,8 @@ _MANY_TASKS, _MANY_EDITS = 4, 8
 
 @dataclass(frozen=True)
 class Worth:
-    """What a task's answers are worth: the reward, the gold answers' mean log-likelihood, and the share that is right.
+    """What a task's answers are worth: the reward, the gold answers' mean log-likelihood, the share that is right, and the gold
+    answers' mean probability.
 
     Where an answer could not be graded, or there is no reward, reward and accuracy are None and ``problem`` says why.
     """
@@ -36,6 +37,7 @@ class Worth:
     logprob: float
     accuracy: float | None = None
     problem: str = ""
+    probability: float = 0.0
 
 
 class Examiner:
@@ -167,14 +169,13 @@ class Examiner:
         member: int = 0,
     ) -> Worth:
         """What a task's answers are worth: those of member ``member`` of the bank on top of ``on``, or of ``on`` alone."""
-        logprob = sum(a.logprob for a in answers) / len(answers)
+        logprob, probability = (fmean(getattr(a, name) for a in answers) for name in ("logprob", "probability"))
         problem = next((a.problem for a in answers if a.problem), "")
-        if problem:
-            return Worth(None, logprob, problem=problem)
-        reward, problem = self._reward(Answered(task, answers, on, bank, member))
-        if reward is None:
-            return Worth(None, logprob, problem=problem)
-        return Worth(reward, logprob, self.accuracy(task, answers))
+        reward = None
+        if not problem:
+            reward, problem = self._reward(Answered(task, answers, on, bank, member))
+        accuracy = self.accuracy(task, answers) if reward is not None else None
+        return Worth(reward, logprob, accuracy, problem if reward is None else "", probability)
 
     def _reward(self, answered: Answered) -> Valued:
         """The weighted sum of the terms that the settings name, of answers that all were graded."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..stats import resampled_sums
 from ..types import Edit, Outcome
 
-Quantity = Literal["reward", "gain", "logprob"]
+Quantity = Literal["reward", "gain", "logprob", "probability"]
 # The rewards of a task: for each edit its value with each seed; None for a seed that failed.
 TaskValues = Sequence[Sequence[float | None]]
 GOAL = 0.8

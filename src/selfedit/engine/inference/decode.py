@@ -18,13 +18,10 @@ from ..adapters.adapter_context import AdapterContext, bank_views
 from ..adapters.lora import Bank
 from ..model.body import Body
 from ..model.nucleus import draw, fixed_point, keep_nucleus
-from .beginnings import common_beginning, neighbours
-from .cache import RoomyLayer, make_cache
 from .choices import Guide
+from .prefill import Prefill
 
 Ids = Sequence[int]
-# Prompts are read in two parts, a common beginning once, where that leaves at most so much of the tokens.
-_WORTHWHILE = 0.75
 
 
 @dataclass
@@ -125,8 +122,7 @@ class _Batch:
     def __init__(self, body: Body, place: AdapterContext, bank: Bank | None, rows: list[Row]) -> None:
         self._body, self._place, self._bank = body, place, bank
         self._grid = self._arrange(rows)
-        self._cache = make_cache(body.model.config)
-        self._mask = torch.zeros(0)
+        self._read = Prefill(body)
 
     def run(self, choose: Choose, stops: frozenset[int]) -> None:
         """Decode until every row is done."""
@@ -152,62 +148,15 @@ class _Batch:
         """Run the prompts; rows that share a prompt, or its beginning, share the work. Returns (N, D)."""
         # Without a bank any rows may share; with one, the grid must keep its shape.
         unique = list(dict.fromkeys(row.prompt for row in self._grid)) if self._bank is None else [r.prompt for r in self._grid]
-        self._mask = torch.zeros(len(unique), 0, dtype=torch.long, device=self._body.device)
-        groups = self._groups(unique)
-        if groups is None:
-            hidden = self._read(unique, [0] * len(unique))
-        else:
-            self._mask = self._mask[: len(groups)]
-            self._read([unique[group[0]][:n] for group, n in groups], [0] * len(groups))
-            self._keep(torch.tensor([g for g, (group, _) in enumerate(groups) for _ in group], device=self._body.device))
-            lengths = [n for group, n in groups for _ in group]
-            hidden = self._read([prompt[n:] for prompt, n in zip(unique, lengths, strict=True)], lengths)
+        slots = None if self._bank is None else len(unique) // len(dict.fromkeys(row.member for row in self._grid))
+        groups = self._read.groups(unique, unique, slots, room=max(row.limit for row in self._grid))
+        hidden = self._read.begin(unique, groups)[:, -1]
         if len(unique) < len(self._grid):
             number = {prompt: i for i, prompt in enumerate(unique)}
             keep = torch.tensor([number[row.prompt] for row in self._grid], device=hidden.device)
-            self._keep(keep)
+            self._read.keep(keep)
             hidden = hidden[keep]
         return hidden
-
-    def _groups(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[range, int]] | None:
-        """Neighbours with a common beginning, and its length; None where that saves little, or the model can't go on behind
-        padding: its windows, states or positions would count it.
-        """
-        if self._bank is None:
-            groups = neighbours(prompts)
-        else:
-            slots = len(prompts) // len(dict.fromkeys(row.member for row in self._grid))
-            starts = range(0, len(prompts), slots)
-            groups = [(range(at, at + slots), common_beginning(prompts[at : at + slots])) for at in starts]
-        if not all(n for _, n in groups):
-            return None
-        longest = max(n for _, n in groups)
-        rest = max(len(prompts[i]) - n for group, n in groups for i in group)
-        whole = max(map(len, prompts))
-        if len(groups) * longest + len(prompts) * rest > _WORTHWHILE * len(prompts) * whole:
-            return None
-        ends = longest + rest + max(row.limit for row in self._grid)
-        sees_all = all(
-            type(layer) is RoomyLayer or ends < (getattr(layer, "sliding_window", None) or 0) for layer in self._cache.layers
-        )
-        return groups if sees_all and self._body.half_cost is not None else None
-
-    def _read(self, texts: Sequence[Sequence[int]], after: Sequence[int]) -> Tensor:
-        """Run texts, left-padded, each after so many tokens of its row. Returns the last hidden states (N, D)."""
-        length = max(map(len, texts))
-        ids, mask = torch.zeros(2, len(texts), length, dtype=torch.long)
-        for i, text in enumerate(texts):
-            ids[i, length - len(text) :] = torch.tensor(text)
-            mask[i, length - len(text) :] = 1
-        positions = torch.tensor(after)[:, None] + (mask.cumsum(1) - 1).clamp_(min=0)
-        ids, mask, positions = (t.to(self._body.device) for t in (ids, mask, positions))
-        self._mask = torch.cat([self._mask, mask], 1)
-        return self._body.hidden(ids, positions, self._mask, self._cache)[:, -1]
-
-    def _keep(self, index: Tensor) -> None:
-        # The one way of selecting that every kind of layer has, those of linear attention and state spaces too.
-        self._cache.reorder_cache(index)
-        self._mask = self._mask[index]
 
     def _write(self, tokens: list[int], logprobs: list[float], stops: frozenset[int]) -> None:
         seen: set[int] = set()
@@ -228,13 +177,10 @@ class _Batch:
             return
         at = {id(row): i for i, row in enumerate(self._grid)}
         self._grid = self._arrange(live)
-        self._keep(torch.tensor([at[id(row)] for row in self._grid], device=self._mask.device))
+        self._read.keep(torch.tensor([at[id(row)] for row in self._grid], device=self._body.device))
 
     def _advance(self) -> Tensor:
         """One more token of every row, finished or not. Returns hidden states (N, D)."""
-        device = self._body.device
-        ids = torch.tensor([[row.tokens[-1]] for row in self._grid], device=device)
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._grid), 1)], 1)
         # A finished row may wait beyond the window's end; what it computes is thrown away.
         places = [min(len(row.prompt) + len(row.tokens) - 1, self._body.window - 1) for row in self._grid]
-        return self._body.hidden(ids, torch.tensor(places, device=device)[:, None], self._mask, self._cache)[:, -1]
+        return self._read.more([row.tokens[-1] for row in self._grid], places)

@@ -24,7 +24,7 @@ from ..model.texts import Texts
 from ..training.workers import MemberLimit
 from .choices import Guide, choose_within
 from .decode import Choose, Row, decode, greedy, make_row, sampler
-from .score import mean_kl, token_logprobs
+from .score import Pair, completion_logprobs, mean_kl, token_logprobs
 
 USUAL = AtOnce()
 
@@ -150,14 +150,13 @@ class Reader(Texts):
     ) -> list[list[Scored]]:
         """Log-probabilities of completions (`base.Engine.score`)."""
         bank = self._members(members, len(pairs_K))
-        sequences = []
-        for row in pairs_K:
-            if any(not prompt or not completion for prompt, completion in row):
-                raise UpdateError("a pair to score has an empty prompt or completion; leave it out")
-            sequences.append([TrainSequence((*p, *c), (False,) * len(p) + (True,) * len(c)) for p, c in row])
-        self._check(list(chain(*sequences)))
+        pairs = [Pair(k, i, tuple(p), tuple(c)) for k, row in enumerate(pairs_K) for i, (p, c) in enumerate(row)]
+        if any(not pair.prompt or not pair.completion for pair in pairs):
+            raise UpdateError("a pair to score has an empty prompt or completion; leave it out")
+        self._check([pair.sequence for pair in pairs])
         with self._reading(on, bank) as (body, place):
-            return token_logprobs(body, place, bank, sequences, self._at_once.tokens)
+            scored = completion_logprobs(body, place, bank, pairs, self._at_once.tokens, self._at_once.rows)
+        return [[scored[k, i] for i in range(len(row))] for k, row in enumerate(pairs_K)]
 
     def sequence_loss(self, sequences: Sequence[TrainSequence], *, on: Adapter | None) -> list[float]:
         """Mean loss per target token of each sequence (`base.Engine.sequence_loss`)."""
