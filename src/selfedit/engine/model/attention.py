@@ -30,11 +30,8 @@ def takes_blocks(model: PreTrainedModel) -> bool:
     """Whether this attention computes all that the model's does, so that a flat batch may be tried (`Body` proves it).
 
     Kinds of attention other than full and sliding ones differ on long sequences only, where a short proof would not see it.
-    In fp32 only: whether small products for each member pay in bf16, with matrix units, has not been measured.
     """
     config = model.config.get_text_config()
-    if model.dtype != torch.float32:
-        return False
     kinds = set(getattr(config, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}
     return config._attn_implementation == NAME and kinds and not getattr(config, "attention_chunk_size", None)
 
