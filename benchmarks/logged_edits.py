@@ -206,8 +206,9 @@ def summary(trials: Sequence[dict[str, Any]], articles: Sequence[Article]) -> di
     found = passages(trials)
     rows, paired = ladder(found)
     correct = {i: article.correct for i, article in enumerate(articles)}
-    large = {by: against_large(found, correct, by) for by in ("logprob", "share", "right", "f1")}
-    return {"n_trials": len(trials), "ladder": rows, "paired": paired, "scores": scores_compared(found), "large": large}
+    first, *others = (against_large(found, correct, by) for by in ("probability", "logprob", "share", "right", "f1"))
+    table = {"n_trials": len(trials), "ladder": rows, "paired": paired, "scores": scores_compared(found)}
+    return table | first | {"by_other_scores": others}
 
 
 if __name__ == "__main__":

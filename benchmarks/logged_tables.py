@@ -81,11 +81,11 @@ def ladder(found: Mapping[int, Mapping[str, list[Way]]]) -> tuple[list[dict[str,
         "no_edit": lambda ways: ways["no_edit"],
         "passage_only": lambda ways: ways["passage_only"],
         "one_edit": lambda ways: [way for seeds in edits_of(ways).values() for way in seeds],
-        "best_of_5": lambda ways: chosen(ways, "share"),
+        "best_of_5": lambda ways: chosen(ways, "probability"),
         "in_context": lambda ways: ways["in_context"],
     }
-    whole = [w for w in found.values() if {"no_edit", "passage_only", "in_context", "0"} <= set(w) and chosen(w, "share")]
-    measures = ("logprob", "share", *GRADES)
+    whole = [w for w in found.values() if {"no_edit", "passage_only", "in_context", "0"} <= set(w) and chosen(w, "probability")]
+    measures = ("logprob", "probability", "share", *GRADES)
     values = {
         rung: {m: [fmean(value(way, m) for way in ways_of(ways)) for ways in whole] for m in measures}
         for rung, ways_of in rungs.items()
@@ -112,7 +112,7 @@ def scores_compared(found: Mapping[int, Mapping[str, list[Way]]]) -> list[dict[s
     ``within``: correlation between a passage's edits. ``gains``: correlation of the gains over no edit, of all edits and raw
     passages. ``chosen``: the grades, on the other half, of the edit that is best by it on one half.
     """
-    some = [ways for ways in found.values() if len(edits_of(ways)) > 1 and chosen(ways, "share")]
+    some = [ways for ways in found.values() if len(edits_of(ways)) > 1 and chosen(ways, "probability")]
     rows: list[dict[str, Any]] = []
     for name in (*SCORES, *GRADES):
         within, gains = [], []

@@ -112,10 +112,8 @@ def table(found: Mapping[str, Result], last: str) -> dict[str, Any]:
 
 
 def _differences(a: Mapping[str, Mapping[str, float]], b: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    return {
-        measure: stats.as_row(stats.bootstrap([x - b[measure][task] for task, x in by.items() if task in b[measure]]), "difference")
-        for measure, by in a.items()
-    }
+    both = {name: [x - b[name][task] for task, x in by.items() if task in b[name]] for name, by in a.items()}
+    return {name: stats.as_row(stats.bootstrap(values), "difference") for name, values in both.items()}
 
 
 def side_by_side(found: Mapping[str, Result], last: str, n: int) -> list[dict[str, Any]]:

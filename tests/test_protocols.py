@@ -24,6 +24,7 @@ from selfedit.engine.adapters.lora import LoraAdapter
 from selfedit.errors import RunError, SettingsError
 from selfedit.evaluation import stream
 from selfedit.evaluation.experiment import dry_run, run_experiment
+from selfedit.evaluation.general import text_logprob
 from selfedit.evaluation.ladder import paired_rows
 from selfedit.evaluation.machine import load_engine
 from selfedit.evaluation.mixing import mixed
@@ -61,7 +62,7 @@ def of(fields: dict[str, Any], **protocol: Any) -> dict[str, Any]:
         "rounds": 0,
         "inner": {**fields["inner"], "lr": 0.05},  # so that an edit changes answers of a random model
         "ladder": {**fields["ladder"], "passage_lr_factors": [1.0]},
-        "protocol": {"passages": N, "groups": 2, "general": 3, "own_texts": 4, **protocol},
+        "protocol": {"passages": N, "groups": 2, "general": 3, "own_texts": 4, "general_text": __file__, **protocol},
     }
 
 
@@ -89,9 +90,30 @@ def test_a_stream_asks_all_passages_so_far_after_every_edit(continual):
             alone = list(summary["per_task"]["base_edits"].values())[: 3 * arm["seeds"]]
             assert arm["single"] == pytest.approx(sum(alone) / len(alone))
         assert 0 <= arm["general_after"] <= 1
+        # Where edits are kept separate, a text that no question is about meets none of them.
+        untouched = arm["text_logprob_after"] == arm["text_logprob_before"]
+        assert untouched == (ARMS[name].get("merge") == "routed")
     assert {row["rung"] for row in summary["ladder"]} == {"no_edit", "base_edits", "in_context"}
     assert summary["base_sha256_before"] == summary["base_sha256_after"]
     assert not (continual[1] / "streams").exists() or not list((continual[1] / "streams").iterdir())
+
+
+def test_a_general_text_is_scored_in_pieces_under_the_adapter(fields, tmp_path):
+    engine = load_engine(make_settings(fields))
+    (file := tmp_path / "text.txt").write_text("\ufeffThe town has a mill, and the mill has a wheel. " * 40, encoding="utf-8")
+    ids = engine.encode(file.read_text(encoding="utf-8-sig"))
+    assert len(ids) > 512 or engine.window <= 512
+    size, total, n = min(512, engine.window), 0.0, 0
+    for start in range(0, len(ids) - 1, size):
+        piece = ids[start : start + size]
+        ((one,),) = engine.score([[(piece[:1], piece[1:])]], on=None)
+        total, n = total + sum(one.logprobs), n + len(one.logprobs)
+    assert text_logprob(engine, str(file), None) == pytest.approx(total / n, abs=1e-5)
+    assert text_logprob(engine, "", None) is None
+    for name in ("absent.txt", "empty.txt"):
+        (tmp_path / "empty.txt").write_text(" \n")
+        with pytest.raises(SettingsError, match=r"protocol\.general_text"):
+            check_policy(make_settings({"protocol": {"general_text": str(tmp_path / name)}}))
 
 
 def test_arms_whose_edits_a_policy_writes_before_the_stream_have_the_same_ones(continual):
@@ -224,15 +246,20 @@ def test_a_group_is_trained_on_all_of_its_passages_at_once(fields, tmp_path):
     summary = summary_of_run(how, tmp_path)
     settings = make_settings(how)
     engine, tasks = load_engine(settings), open_source(settings).evaluation()
-    examiner = Examiner(engine, settings)
+    examiner, text = Examiner(engine, settings), how["protocol"]["general_text"]
+    texts = []
     for start in (0, N):
         group = tasks[start : start + N]
         sequences = tuple(s for task in group for s in passage_change(settings, engine, task).sequences)
         update = settings.inner.recipe.update(sequences, sub_seed(settings.seed, "cpt", "inner", group[0].id))
         update = replace(update, steps=N * update.steps)
         edited = engine.apply([update], on=None).adapter(0)
+        texts.append(text_logprob(engine, text, edited))
         for task, answers in zip(group, examiner.answers(group, on=edited), strict=True):
             assert summary["per_task"]["passage_only"][task.id] == examiner.accuracy(task, answers)
+    likely = [row["text_logprob"] for row in summary["ladder"]]
+    assert likely == [text_logprob(engine, text, None), pytest.approx(sum(texts) / 2)]
+    assert likely[0] != likely[1]
 
 
 def test_a_policy_of_a_run_is_tested_and_not_mistaken_for_another(fields, tmp_path):

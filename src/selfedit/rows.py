@@ -55,6 +55,11 @@ class RungRow(LadderRow):
     logprob: float | None = Field(
         None, description="the right answers' log-likelihood in nats per token, mean over graded tasks; null without any"
     )
+    text_logprob: float | None = Field(
+        None,
+        description="cpt: log-likelihood of protocol.general_text in nats per token, mean over the groups' adapters; null "
+        "without one",
+    )
 
 
 class PooledRungRow(LadderRow):
@@ -232,6 +237,10 @@ class ArmRow(Row):
     backward_transfer: Interval | None = Field(description="retained minus immediate, without each last passage")
     general_before: float | None = Field(description="closed-book accuracy on what the base knows, before the stream")
     general_after: float | None = Field(description="the same accuracy after the stream")
+    text_logprob_before: float | None = Field(
+        None, description="log-likelihood of protocol.general_text in nats per token, before the stream; null without one"
+    )
+    text_logprob_after: float | None = Field(None, description="the same log-likelihood after the stream")
     intervals: ArmIntervals = Field(description="immediate and retained with their intervals")
     seeds: int = Field(description="number of streams, each of other passages")
     ungraded: int = Field(description="passages that could not be graded at the end")

@@ -51,7 +51,7 @@ def test_a_measurement_that_was_cut_goes_on_and_its_table_has_every_rung(tmp_pat
     found = json.loads(table.read_text())["models"]["out"]
     assert [row["rung"] for row in found["ladder"]] == ["no_edit", "passage_only", "one_edit", "best_of_5", "in_context"]
     assert {row["n_passages"] for row in found["ladder"]} == {2}
-    assert found["large"]["logprob"]["chosen_accuracy_7b"]["own_argmax_apart"] == 1
+    assert found["chosen_accuracy_7b"]["own_argmax_apart"] == 1
 
 
 @pytest.mark.parametrize(("ours", "expected"), [([-1.0, -2.0], 1.0), ([-2.0, -1.0], -1.0)])

@@ -18,6 +18,7 @@ from ..stats import as_row, bootstrap_seeds, ratio_seeds
 from ..summary import read_run
 from ..tasks.sources.base import TaskSource
 from ..types import Adapter, Task, TrainSequence
+from .general import read_general_text
 from .ladder import Ladder
 from .rungs.base import Result
 from .stream import Stream, StreamContext, Taken
@@ -31,8 +32,11 @@ def check_policy(settings: Settings) -> str:
     """What is there under ``protocol.policy``, before anything else is done. Returns a caveat, or nothing.
 
     Raises:
-        SettingsError: it is no finished run and no adapter, or the run was trained on tasks that would be tested here.
+        SettingsError: it is no finished run and no adapter, or the run was trained on tasks that would be tested here; or
+            ``protocol.general_text`` can't be read.
     """
+    if settings.protocol.general_text:
+        read_general_text(settings.protocol.general_text)
     if not settings.protocol.policy:
         return ""
     directory = Path(settings.protocol.policy)
@@ -204,6 +208,8 @@ def arm_row(taken: Sequence[Taken], arm: ArmSettings) -> dict[str, Any]:
         "backward_transfer": _interval(lost),
         "general_before": _mean_of_means([_known(t.general[:1]) for t in taken]),
         "general_after": _mean_of_means([_known(t.general[1:]) for t in taken]),
+        "text_logprob_before": _mean(_known([t.text[0] for t in taken if t.text])),
+        "text_logprob_after": _mean(_known([t.text[-1] for t in taken if t.text])),
         "intervals": {name: _interval(rows) for name, rows in figures.items()},
         "seeds": len(taken),
         "ungraded": sum(value is None for t in taken for value in t.retained),

@@ -10,7 +10,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -26,6 +26,7 @@ from ..store.consolidation import SAMPLES, Lesson, ask, export, questions_for
 from ..store.gate import EARLIER, CostMeter, Decision, decide
 from ..store.routing import Router
 from ..types import Adapter, Answer, Change, Probe, Recipe, Task, TrainSequence, Update
+from .general import text_logprob
 from .ladder import adapter_key
 from .mixing import mixed
 
@@ -52,7 +53,8 @@ class Taken:
 
     ``immediate[t]``: passage t right after its own edit (and what is learned again, where that follows). ``looks[n]``: passages 0
     to n - 1 after n edits; the last is after all. ``general``: closed-book accuracy before and after. ``decisions[t]``: what
-    happened to edit t. ``lessons``: what edited models answered consistently, if the arm consolidates.
+    happened to edit t. ``lessons``: what edited models answered consistently, if the arm consolidates. ``text``: log-likelihood
+    (nats per token) of ``protocol.general_text`` before and after.
     """
 
     immediate: list[float | None]
@@ -60,6 +62,7 @@ class Taken:
     general: list[float | None]
     decisions: list[Row]
     lessons: list[Lesson]
+    text: list[float | None] = field(default_factory=list)
 
     @property
     def retained(self) -> list[float | None]:
@@ -119,6 +122,7 @@ class Stream:
                 taken.looks[n] = found
             self.run.emit("progress", name=self.key, done=1)
         taken.general.append(self._general("after", stream, routes))
+        taken.text.extend([self._text("before", None), self._text("after", stream)])
         taken.lessons.extend(self.lessons)
         return taken
 
@@ -293,6 +297,13 @@ class Stream:
         if not self.context.known:
             return None
         return self._accuracy(when, [Task("known", "", (), tuple(self.context.known))], stream, routes)[0]
+
+    def _text(self, when: str, stream: Adapter | None) -> float | None:
+        """How likely the general text is; where edits are kept separate, none of them has to do with it."""
+        name, on = self.settings.protocol.general_text, self._model(stream)
+        row = self.run.once(f"{self.key}/text-{when}", lambda: {"logprob": text_logprob(self.engine, name, on)})
+        found: float | None = row["logprob"]
+        return found
 
     def _accuracy(self, when: str, tasks: Sequence[Task], stream: Adapter | None, routes: Routes | None) -> list[float | None]:
         """Each task's accuracy, asked without its passage."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
+from statistics import fmean
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter
 from ..config import sub_seed
 from ..inner import Answers, learn
 from ..types import Adapter, Change, Task
+from .general import text_logprob
 from .ladder import Ladder
 from .rungs.base import Result
 
@@ -32,7 +34,7 @@ class Together(Ladder):
         untouched = self.unedited(on, tasks)
         answers: list[Answers] = []
         reasons = [change.invalid for change in changes if change.invalid]
-        failed, tokens, steps = len(reasons), 0, 0
+        failed, tokens, steps, texts_by_group = len(reasons), 0, 0, list[float]()
         for start in range(0, len(groups), at_once):
             some = groups[start : start + at_once]
             merged = [self._merged([tasks[i] for i in group], [changes[i] for i in group]) for group in some]
@@ -40,6 +42,7 @@ class Together(Ladder):
             tokens += row["trained_tokens"]
             steps += sum(change.update.steps for change in merged if change.update)
             reasons += filter(None, row["reasons"])
+            texts_by_group += [value for value in row.get("texts", []) if value is not None]
             for group, own in zip(some, _ANSWERS_OF_GROUPS.validate_python(row["answers"]), strict=True):
                 answers += own or [untouched[tasks[i].id] for i in group]
                 failed += 0 if own else sum(not changes[i].invalid for i in group)
@@ -51,8 +54,15 @@ class Together(Ladder):
             "failed": failed,
             "reason": reasons[0] if reasons else "",
             "groups": [[tasks[i].id for i in group] for group in groups],
+            "text_logprob": fmean(texts_by_group) if texts_by_group else None,
         }
         return Result.of_graded(name, tasks, self.worths(on, tasks, answers), answers, texts, **cost)
+
+    def asked(self, name: str, on: Adapter | None, tasks: Sequence[Task], answers: Sequence[Answers]) -> Result:
+        """As in the ladder, with the general text under ``on``."""
+        text, engine = self.settings.protocol.general_text, self.inner.engine
+        row = self.run.once(f"cpt/{name}/text", lambda: {"logprob": text_logprob(engine, text, on)})
+        return replace(super().asked(name, on, tasks, answers), text_logprob=row["logprob"])
 
     def dev_rewards(self, rate: float) -> list[float | None]:
         """Each development task's accuracy after training on groups of raw passages at this learning rate."""
@@ -65,15 +75,17 @@ class Together(Ladder):
         """What each group's adapter answers, on top of ``on``; nothing, and why, where it could not be trained."""
 
         def compute() -> dict[str, Any]:
-            engine, answers = self.inner.engine, []
+            engine, answers, general = self.inner.engine, [], list[float | None]()
             learned = learn(engine, changes, on=on)
             for group, one in zip(groups, learned, strict=True):
                 edited = engine.combine([on, one.adapter]) if on and one.adapter else one.adapter
                 answers.append(self.inner.examiner.answers(group, on=edited) if edited else [])
+                general.append(text_logprob(engine, self.settings.protocol.general_text, edited))
             return {
                 "answers": _ANSWERS_OF_GROUPS.dump_python(answers, mode="json"),
                 "trained_tokens": sum(one.trained_tokens for one in learned),
                 "reasons": [one.reason for one in learned],
+                "texts": general,
             }
 
         return self.run.once(key, compute)

@@ -20,6 +20,7 @@ class Result:
 
     ``held_out`` counts the lines of its edits that say a probe which the model wrote itself, and were not trained on.
     ``failed`` counts the edits that could not be trained on, and ``reason`` says why the first could not.
+    ``text_logprob``: how likely ``protocol.general_text`` is afterwards (nats per token), where many passages share an adapter.
     ``groups``: the ids of tasks that were learned in one adapter; none where each had its own.
     """
 
@@ -36,6 +37,7 @@ class Result:
     groups: list[list[str]] = field(default_factory=list)
     ungraded: int = 0
     held_out: int = 0
+    text_logprob: float | None = None
 
     @staticmethod
     def of_graded(
@@ -87,6 +89,7 @@ class Result:
             "lines_held_out": self.held_out,
             "reward": self.reward,
             "logprob": self.logprob,
+            "text_logprob": self.text_logprob,
         }
 
 
