@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import real_tables
 from selfedit.report.arms import COLUMNS, cells
 from selfedit.report.words import count, percent, points, rung_label
 from selfedit.rows import ArmRow, LadderRow
@@ -142,19 +143,24 @@ def directives(made: Mapping[str, Any]) -> Table:
 OF_SUMMARIES: Mapping[str, Callable[[Any], Table]] = {
     table.__name__: table for table in (ladder, pooled, paired, merged, routed, matrix)
 }
-OF_BENCHMARKS: Mapping[str, Callable[[Mapping[str, Any]], Table]] = {
-    table.__name__: table for table in (algorithms, recipes, directives)
+OF_BENCHMARKS: Mapping[str, Callable[[Mapping[str, Any]], Sequence[Sequence[str]]]] = {
+    table.__name__: table
+    for table in (
+        *(algorithms, recipes, directives),
+        *(real_tables.real_ladder, real_tables.real_paired, real_tables.speed),
+        *(real_tables.logged_ladder, real_tables.logged_paired, real_tables.logged_scores, real_tables.logged_large),
+    )
 }
 
 
-def made_from(kind: str, file: Path) -> Table:
+def made_from(kind: str, file: Path) -> Sequence[Sequence[str]]:
     """The table ``kind`` of the results in ``file``. Raises `RunError` where it is no summary and should be one."""
     if kind in OF_SUMMARIES:
         return OF_SUMMARIES[kind](read_summary(file))
     return OF_BENCHMARKS[kind](json.loads(file.read_text(encoding="utf-8")))
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Sequence[Sequence[str]]) -> str:
     """A table's lines; the first row holds the headers."""
     head, *body = ["| " + " | ".join(row) + " |" for row in table]
     return "\n".join([head, "|" + "---|" * len(table[0]), *body]) + "\n"
