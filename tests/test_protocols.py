@@ -24,7 +24,7 @@ from selfedit.engine.adapters.lora import LoraAdapter
 from selfedit.errors import RunError, SettingsError
 from selfedit.evaluation import stream
 from selfedit.evaluation.experiment import dry_run, run_experiment
-from selfedit.evaluation.general import text_logprob
+from selfedit.evaluation.validation_text import text_logprob
 from selfedit.evaluation.ladder import paired_rows
 from selfedit.evaluation.machine import load_engine
 from selfedit.evaluation.mixing import mixed
@@ -60,9 +60,10 @@ def of(fields: dict[str, Any], **protocol: Any) -> dict[str, Any]:
     return {
         **fields,
         "rounds": 0,
+        "reward": {**fields.get("reward", {}), "validation_text": __file__},
         "inner": {**fields["inner"], "lr": 0.05},  # so that an edit changes answers of a random model
         "ladder": {**fields["ladder"], "passage_lr_factors": [1.0]},
-        "protocol": {"passages": N, "groups": 2, "general": 3, "own_texts": 4, "general_text": __file__, **protocol},
+        "protocol": {"passages": N, "groups": 2, "general": 3, "own_texts": 4, **protocol},
     }
 
 
@@ -98,7 +99,7 @@ def test_a_stream_asks_all_passages_so_far_after_every_edit(continual):
     assert not (continual[1] / "streams").exists() or not list((continual[1] / "streams").iterdir())
 
 
-def test_a_general_text_is_scored_in_pieces_under_the_adapter(fields, tmp_path):
+def test_a_validation_text_is_scored_in_pieces_under_the_adapter(fields, tmp_path):
     engine = load_engine(make_settings(fields))
     (file := tmp_path / "text.txt").write_text("\ufeffThe town has a mill, and the mill has a wheel. " * 40, encoding="utf-8")
     ids = engine.encode(file.read_text(encoding="utf-8-sig"))
@@ -112,8 +113,8 @@ def test_a_general_text_is_scored_in_pieces_under_the_adapter(fields, tmp_path):
     assert text_logprob(engine, "", None) is None
     for name in ("absent.txt", "empty.txt"):
         (tmp_path / "empty.txt").write_text(" \n")
-        with pytest.raises(SettingsError, match=r"protocol\.general_text"):
-            check_policy(make_settings({"protocol": {"general_text": str(tmp_path / name)}}))
+        with pytest.raises(SettingsError, match=r"reward\.validation_text"):
+            check_policy(make_settings({"reward": {"validation_text": str(tmp_path / name)}}))
 
 
 def test_arms_whose_edits_a_policy_writes_before_the_stream_have_the_same_ones(continual):
@@ -246,7 +247,7 @@ def test_a_group_is_trained_on_all_of_its_passages_at_once(fields, tmp_path):
     summary = summary_of_run(how, tmp_path)
     settings = make_settings(how)
     engine, tasks = load_engine(settings), open_source(settings).evaluation()
-    examiner, text = Examiner(engine, settings), how["protocol"]["general_text"]
+    examiner, text = Examiner(engine, settings), how["reward"]["validation_text"]
     texts = []
     for start in (0, N):
         group = tasks[start : start + N]

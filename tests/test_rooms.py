@@ -13,7 +13,7 @@ from tools.settings_reference import leaves
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "selfedit"
-MOST_LINES, MOST_SETTINGS = 400, 101
+MOST_LINES, MOST_SETTINGS = 400, 102
 FILES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 

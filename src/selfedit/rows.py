@@ -57,7 +57,7 @@ class RungRow(LadderRow):
     )
     text_logprob: float | None = Field(
         None,
-        description="cpt: log-likelihood of protocol.general_text in nats per token, mean over the groups' adapters; null "
+        description="cpt: log-likelihood of reward.validation_text in nats per token, mean over the groups' adapters; null "
         "without one",
     )
 
@@ -238,7 +238,7 @@ class ArmRow(Row):
     general_before: float | None = Field(description="closed-book accuracy on what the base knows, before the stream")
     general_after: float | None = Field(description="the same accuracy after the stream")
     text_logprob_before: float | None = Field(
-        None, description="log-likelihood of protocol.general_text in nats per token, before the stream; null without one"
+        None, description="log-likelihood of reward.validation_text in nats per token, before the stream; null without one"
     )
     text_logprob_after: float | None = Field(None, description="the same log-likelihood after the stream")
     intervals: ArmIntervals = Field(description="immediate and retained with their intervals")

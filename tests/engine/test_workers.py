@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -95,3 +96,23 @@ def test_ctrl_c_stops_every_piece_between_steps(llama: TorchEngine, two_threads:
         signal.signal(signal.SIGINT, before)
     assert sorted(closed) == [0, 1]
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another allocator than glibc's")
+def test_what_a_piece_freed_goes_back_to_the_system(llama: TorchEngine) -> None:
+    kept = []
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def work(body: object, piece: int) -> Steps:
+        parts = [bytearray(100_000) for _ in range(3000)]  # each below the size that glibc asks the system for by itself
+        held.append(resident())
+        kept.extend(parts[::100])  # so that no heap can shrink from its end
+        yield
+
+    held: list[int] = []
+    before = resident()
+    on_workers([llama.body], [0], work)
+    assert held[0] - before > 200e6
+    assert resident() - before < 50e6

@@ -51,7 +51,11 @@ class RewardSettings(PluggedSection):
         "trained. in_context: log-likelihood of the gold answers with the edit in the prompt",
     )
     proxy_keep: int = Field(3, ge=1, description="edits per task that are trained after the proxy has ranked them")
-    validation_text: PathText = Field("", description="text file whose perplexity is the reward")
+    validation_text: PathText = Field(
+        "",
+        description="text file that nothing is trained on. Its perplexity can be the reward; and cpt and streams report how "
+        "likely it is before and after, which says what learning does to the model's general ability",
+    )
     custom: str = Field("", description="'module:function' of your own: (task, answers) -> float")
 
     def named(self) -> list[tuple[str, str]]:

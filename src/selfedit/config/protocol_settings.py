@@ -130,11 +130,6 @@ class ProtocolSettings(Section):
     general: int = Field(
         100, ge=1, description="closed-book questions that the base answers right, asked before and after a stream"
     )
-    general_text: PathText = Field(
-        "",
-        description="cpt and streams: a text file that nothing is trained on; how likely it is before and after says what "
-        "learning does to the model's general ability",
-    )
     own_texts: int = Field(128, ge=1, description="texts that the base writes without a prompt, for rehearsal and routing")
 
     @property

@@ -14,11 +14,11 @@ from ..errors import RunError, SettingsError
 from ..guards.base import anchor_sequences
 from ..loop import Trained, counted, train
 from ..parts import Parts
+from ..rewards.terms.perplexity import read_validation_text
 from ..stats import as_row, bootstrap_seeds, ratio_seeds
 from ..summary import read_run
 from ..tasks.sources.base import TaskSource
 from ..types import Adapter, Task, TrainSequence
-from .general import read_general_text
 from .ladder import Ladder
 from .rungs.base import Result
 from .stream import Stream, StreamContext, Taken
@@ -33,10 +33,10 @@ def check_policy(settings: Settings) -> str:
 
     Raises:
         SettingsError: it is no finished run and no adapter, or the run was trained on tasks that would be tested here; or
-            ``protocol.general_text`` can't be read.
+            ``reward.validation_text`` can't be read.
     """
-    if settings.protocol.general_text:
-        read_general_text(settings.protocol.general_text)
+    if settings.reward.validation_text:
+        read_validation_text(settings.reward.validation_text)
     if not settings.protocol.policy:
         return ""
     directory = Path(settings.protocol.policy)

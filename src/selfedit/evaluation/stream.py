@@ -26,7 +26,7 @@ from ..store.consolidation import SAMPLES, Lesson, ask, export, questions_for
 from ..store.gate import EARLIER, CostMeter, Decision, decide
 from ..store.routing import Router
 from ..types import Adapter, Answer, Change, Probe, Recipe, Task, TrainSequence, Update
-from .general import text_logprob
+from .validation_text import text_logprob
 from .ladder import adapter_key
 from .mixing import mixed
 
@@ -54,7 +54,7 @@ class Taken:
     ``immediate[t]``: passage t right after its own edit (and what is learned again, where that follows). ``looks[n]``: passages 0
     to n - 1 after n edits; the last is after all. ``general``: closed-book accuracy before and after. ``decisions[t]``: what
     happened to edit t. ``lessons``: what edited models answered consistently, if the arm consolidates. ``text``: log-likelihood
-    (nats per token) of ``protocol.general_text`` before and after.
+    (nats per token) of ``reward.validation_text`` before and after.
     """
 
     immediate: list[float | None]
@@ -299,8 +299,8 @@ class Stream:
         return self._accuracy(when, [Task("known", "", (), tuple(self.context.known))], stream, routes)[0]
 
     def _text(self, when: str, stream: Adapter | None) -> float | None:
-        """How likely the general text is; where edits are kept separate, none of them has to do with it."""
-        name, on = self.settings.protocol.general_text, self._model(stream)
+        """How likely the validation text is; where edits are kept separate, none of them has to do with it."""
+        name, on = self.settings.reward.validation_text, self._model(stream)
         row = self.run.once(f"{self.key}/text-{when}", lambda: {"logprob": text_logprob(self.engine, name, on)})
         found: float | None = row["logprob"]
         return found

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from ..config import sub_seed
 from ..inner import Answers, learn
 from ..types import Adapter, Change, Task
-from .general import text_logprob
+from .validation_text import text_logprob
 from .ladder import Ladder
 from .rungs.base import Result
 
@@ -59,8 +59,8 @@ class Together(Ladder):
         return Result.of_graded(name, tasks, self.worths(on, tasks, answers), answers, texts, **cost)
 
     def asked(self, name: str, on: Adapter | None, tasks: Sequence[Task], answers: Sequence[Answers]) -> Result:
-        """As in the ladder, with the general text under ``on``."""
-        text, engine = self.settings.protocol.general_text, self.inner.engine
+        """As in the ladder, with the validation text under ``on``."""
+        text, engine = self.settings.reward.validation_text, self.inner.engine
         row = self.run.once(f"cpt/{name}/text", lambda: {"logprob": text_logprob(engine, text, on)})
         return replace(super().asked(name, on, tasks, answers), text_logprob=row["logprob"])
 
@@ -80,7 +80,7 @@ class Together(Ladder):
             for group, one in zip(groups, learned, strict=True):
                 edited = engine.combine([on, one.adapter]) if on and one.adapter else one.adapter
                 answers.append(self.inner.examiner.answers(group, on=edited) if edited else [])
-                general.append(text_logprob(engine, self.settings.protocol.general_text, edited))
+                general.append(text_logprob(engine, self.settings.reward.validation_text, edited))
             return {
                 "answers": _ANSWERS_OF_GROUPS.dump_python(answers, mode="json"),
                 "trained_tokens": sum(one.trained_tokens for one in learned),

@@ -5,7 +5,9 @@ A cohort's tensors are too small to keep several threads busy inside one operati
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -44,6 +46,7 @@ def on_workers(bodies: Sequence[Body], pieces: Sequence[Piece], work: Callable[[
                 while going and not stop.is_set():
                     with TURNS.at(threads):
                         going = next(steps, stop) is None  # `stop` itself where there are no more steps
+            give_memory_back()
 
     if workers == 1:
         serve(bodies[0])
@@ -56,6 +59,17 @@ def on_workers(bodies: Sequence[Body], pieces: Sequence[Piece], work: Callable[[
             stop.set()
     for one in done:
         one.result()
+
+
+def give_memory_back() -> None:
+    """Return freed memory to the system, where the allocator would keep it (glibc).
+
+    Tensors of ever other sizes leave holes in the heaps of several threads: without this a run of hours had three times the
+    memory that it used at any moment.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 class MemberLimit:

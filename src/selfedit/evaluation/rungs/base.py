@@ -20,7 +20,7 @@ class Result:
 
     ``held_out`` counts the lines of its edits that say a probe which the model wrote itself, and were not trained on.
     ``failed`` counts the edits that could not be trained on, and ``reason`` says why the first could not.
-    ``text_logprob``: how likely ``protocol.general_text`` is afterwards (nats per token), where many passages share an adapter.
+    ``text_logprob``: how likely ``reward.validation_text`` is afterwards (nats per token), where many passages share an adapter.
     ``groups``: the ids of tasks that were learned in one adapter; none where each had its own.
     """
 
