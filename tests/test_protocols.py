@@ -24,13 +24,13 @@ from selfedit.engine.adapters.lora import LoraAdapter
 from selfedit.errors import RunError, SettingsError
 from selfedit.evaluation import stream
 from selfedit.evaluation.experiment import dry_run, run_experiment
-from selfedit.evaluation.validation_text import text_logprob
 from selfedit.evaluation.ladder import paired_rows
 from selfedit.evaluation.machine import load_engine
 from selfedit.evaluation.mixing import mixed
 from selfedit.evaluation.planning import plan
 from selfedit.evaluation.protocols import check_policy, context_of, groups_of
 from selfedit.evaluation.rungs.base import Result
+from selfedit.evaluation.validation_text import text_logprob
 from selfedit.rewards.examiner import Examiner
 from selfedit.store.gate import CostMeter, Decision
 from selfedit.tasks.sources.base import open_source

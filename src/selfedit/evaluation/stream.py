@@ -26,9 +26,9 @@ from ..store.consolidation import SAMPLES, Lesson, ask, export, questions_for
 from ..store.gate import EARLIER, CostMeter, Decision, decide
 from ..store.routing import Router
 from ..types import Adapter, Answer, Change, Probe, Recipe, Task, TrainSequence, Update
-from .validation_text import text_logprob
 from .ladder import adapter_key
 from .mixing import mixed
+from .validation_text import text_logprob
 
 Row = dict[str, Any]
 _BANK = 32  # adapters of a routed stream that answer together

@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 from ..config import sub_seed
 from ..inner import Answers, learn
 from ..types import Adapter, Change, Task
-from .validation_text import text_logprob
 from .ladder import Ladder
 from .rungs.base import Result
+from .validation_text import text_logprob
 
 _ANSWERS_OF_GROUPS = TypeAdapter(list[list[Answers]])
 
