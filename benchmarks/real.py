@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ from .turns import say
 
 PER_TITLE, SAMPLE_SEED = 8, 24
 SAMPLES = 3
+RUN = 5  # words in a row that count as copied
 OTHER_FORM = "facts"  # the best of five prompts on development passages (LOG.md)
 
 
@@ -79,7 +81,7 @@ def measured(result: Result) -> dict[str, dict[str, float]]:
 
 def climbed(settings: Settings, directory: Path) -> tuple[dict[str, Result], list[Task], list[dict[str, Any]]]:
     """The finished run's rungs and two more: several samples, and another prompt. Its tasks, and its rounds."""
-    with numerics(settings), open_run(directory, settings, resolve=resolve) as run:
+    with numerics(settings), open_run(directory, settings, _show, resolve) as run:
         parts, source = Parts.of(run, *engines(run.settings), general_style), open_source(run.settings)
         trained, tasks = train(parts, source), source.evaluation()
         ladder = Ladder(parts, trained, tasks, source.dev())
@@ -114,6 +116,19 @@ def table(found: Mapping[str, Result], last: str) -> dict[str, Any]:
 def _differences(a: Mapping[str, Mapping[str, float]], b: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     both = {name: [x - b[name][task] for task, x in by.items() if task in b[name]] for name, by in a.items()}
     return {name: stats.as_row(stats.bootstrap(values), "difference") for name, values in both.items()}
+
+
+def copying(result: Result) -> dict[str, float] | None:
+    """How much of the edits stands in their passages, and of the passages in the edits; None where there are no edits."""
+    if not result.texts:
+        return None
+    rows = []
+    for task, text in zip(result.tasks, result.texts, strict=True):
+        words = [re.findall(r"\w+", part.casefold()) for part in (text, task.text)]
+        own, passage = ({tuple(row[i : i + RUN]) for i in range(len(row) - RUN + 1)} for row in words)
+        said = fmean(word in words[1] for word in words[0]) if words[0] else 0.0
+        rows.append((said, len(own & passage) / max(1, len(own)), len(own & passage) / max(1, len(passage))))
+    return dict(zip(("words_of_the_passage", "copied_runs", "passage_covered"), map(fmean, zip(*rows, strict=True)), strict=True))
 
 
 def side_by_side(found: Mapping[str, Result], last: str, n: int) -> list[dict[str, Any]]:
@@ -155,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "n_titles": len({task.title for task in tasks}),
         "rounds": rounds,
         **table(found, last),
+        "copying": {name: row for name, result in found.items() if (row := copying(result))},
         "edits": side_by_side(found, last, 4),
     }
     for row in made["ladder"]:

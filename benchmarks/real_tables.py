@@ -64,6 +64,16 @@ def real_ladder(made: Made) -> list[list[str]]:
     return _measured(made["ladder"])
 
 
+def real_brief(made: Made) -> list[list[str]]:
+    """The rungs that a new user wants to see."""
+    rungs = {row["rung"]: row for row in made["ladder"]}
+    last = next(name for name in reversed(rungs) if name.startswith("round_"))
+    table = [["prepared with", "right, % [95 %]", "F1, %"]]
+    for name in ("no_edit", "passage_only", "base_edits", last, "in_context"):
+        table.append([_name(name), _percent(rungs[name]["right"]), f"{100 * rungs[name]['f1']['mean']:.1f}"])
+    return table
+
+
 def real_paired(made: Made) -> list[list[str]]:
     """Its differences."""
     return _differing(made["paired"])

@@ -147,7 +147,7 @@ OF_BENCHMARKS: Mapping[str, Callable[[Mapping[str, Any]], Sequence[Sequence[str]
     table.__name__: table
     for table in (
         *(algorithms, recipes, directives),
-        *(real_tables.real_ladder, real_tables.real_paired, real_tables.speed),
+        *(real_tables.real_ladder, real_tables.real_brief, real_tables.real_paired, real_tables.speed),
         *(real_tables.logged_ladder, real_tables.logged_paired, real_tables.logged_scores, real_tables.logged_large),
     )
 }

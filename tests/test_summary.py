@@ -29,7 +29,7 @@ from tools import summary_schema
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 RUNS = ("single", "cpt", "cpt200", "continual", "stream")
 POOLED = ("main", "main_rest_em", "main_reinforce")
-BENCHMARKS = ("algorithms", "directives", "inner_loop", "logged_edits", "recipes", "selection")
+BENCHMARKS = ("algorithms", "directives", "inner_loop", "logged_edits", "real", "recipes", "selection")
 
 
 def digits(value: Any) -> str:
