@@ -177,7 +177,7 @@ def test_a_few_edits_of_each_round_get_a_second_seed_which_tells_signal_from_noi
     (round_,) = (row["reliability"] for row in summary["rounds"] if row["round"] == 1)
     assert round_ == summary["reliability"]  # of one round
     assert (round_["of"], round_["n_edits"], round_["n_tasks"]) == ("probability", 4, 2)
-    pairs = [(a["logprob"], b["logprob"]) for a in first for b in again if a["edit_id"] == b["edit_id"]]
+    pairs = [(a["probability"], b["probability"]) for a in first for b in again if a["edit_id"] == b["edit_id"]]
     assert round_["var_within"] == pytest.approx(sum((x - y) ** 2 / 2 for x, y in pairs) / 4)
     means = [(x + y) / 2 for x, y in pairs]
     assert round_["var_observed"] == pytest.approx(sum((means[i] - means[i + 1]) ** 2 / 2 for i in (0, 2)) / 2)
