@@ -294,7 +294,7 @@ def test_a_policy_is_not_tested_on_tasks_that_it_was_trained_on(fields, tmp_path
     assert not seen & {task.id for task in open_source(settings).evaluation()}
     with pytest.raises(SettingsError, match=r"holds out 6 of .*tasks.jsonl"):
         open_source(make_settings(how | {"protocol": how["protocol"] | {"groups": 3}}))
-    for other in ({"evaluation": 9}, {"dev": 3}, {"split": "all"}):
+    for other in ({"evaluation": 9}, {"dev": 3}, {"split": "all"}, {"split_by": "title"}):
         with pytest.raises(SettingsError, match="trained on other tasks"):
             check_policy(make_settings(how | {"tasks": tasks | other}))
     assert check_policy(settings) == ""

@@ -48,9 +48,9 @@ def check_policy(settings: Settings) -> str:
         raise SettingsError(
             f"{directory}: neither a finished run nor an adapter; name one for protocol.policy ({error})"
         ) from None
-    ours, theirs = settings.fields(), trained.get("tasks", {})
+    ours, theirs = settings.fields(), {"split_by": "passage"} | trained.get("tasks", {})
     if ours["tasks"]["source"] == theirs.get("source") != "world":
-        held = ("evaluation", "dev", "passage_chars")
+        held = ("evaluation", "dev", "passage_chars", "split_by")
         if settings.tasks.split == "all" or any(ours["tasks"][name] != theirs.get(name) for name in held):
             raise SettingsError(
                 f"{directory}: it was trained on other tasks of {settings.tasks.source}. To test on none of those take its "
