@@ -127,14 +127,19 @@ class Learner:
         return [(pair.prompt, pair.answer) for pair in made]
 
 
+def contained(text: str, golds: Sequence[str]) -> bool:
+    """Whether one of the gold answers stands in the text, word for word after SQuAD's normalisation."""
+    said = f" {normalise(text)} "
+    return any((gold := normalise(one)) and f" {gold} " in said for one in golds)
+
+
 def _question(case: Case, right: bool, scored: Sequence[Scored]) -> dict[str, Any]:
     """``gold``: log-probabilities of the gold answer's tokens, the last one of the stop; ``others``: sums over theirs."""
-    said, gold = normalise(case.text), normalise(case.golds[0])
     return {
         "text": case.text,
         "f1": token_f1(case.text, case.golds),
         "exact": exact_match(case.text, case.golds),
-        "contained": bool(gold) and f" {gold} " in f" {said} ",
+        "contained": contained(case.text, case.golds),
         "right": right,
         "gold": [round(p, 4) for p in scored[0].logprobs],
         "greedy": scored[0].greedy,

@@ -28,11 +28,12 @@ from selfedit.evaluation.machine import engines, numerics, resolve
 from selfedit.evaluation.rungs.base import Result
 from selfedit.loop import train
 from selfedit.parts import Parts
-from selfedit.rewards.string_rules import exact_match, normalise, token_f1
+from selfedit.rewards.string_rules import exact_match, token_f1
 from selfedit.run import open_run, write_atomically
 from selfedit.tasks.sources.base import open_source
 from selfedit.types import Answer, Probe, Task
 
+from .logged_edits import contained
 from .machine import describe
 from .turns import say
 
@@ -52,18 +53,12 @@ def sample(squad: Path, file: Path) -> None:
     write_atomically(file, json.dumps(drawn, ensure_ascii=False))
 
 
-def contained(answer: Answer, probe: Probe) -> bool:
-    """Whether one of the gold answers stands in the answer, word for word after SQuAD's normalisation."""
-    said = f" {normalise(answer.text)} "
-    return any((gold := normalise(text)) and f" {gold} " in said for text in probe.golds)
-
-
 MEASURES: dict[str, Callable[[Answer, Probe], float]] = {
     "logprob": lambda a, _: a.logprob,
     "probability": lambda a, _: a.probability,
     "f1": lambda a, p: token_f1(a.text, p.golds),
     "exact": lambda a, p: exact_match(a.text, p.golds),
-    "contained": contained,
+    "contained": lambda a, p: contained(a.text, p.golds),
     "right": lambda a, _: a.correct,
 }
 
@@ -158,6 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source.parent.mkdir(parents=True, exist_ok=True)
         sample(asked.squad, source)
     settings = load_settings(asked.settings, tasks={"source": str(source)})
+    if OTHER_FORM not in settings.templates.prompts:
+        parser.error(f"{asked.settings} has no prompt {OTHER_FORM!r} in [edits.templates], which is tested beside the run's own")
     run_experiment(settings, asked.out, _show)
     found, tasks, rounds = climbed(settings, asked.out)
     last = next(name for name in reversed(found) if name.startswith("round_"))

@@ -301,6 +301,8 @@ class Stream:
     def _text(self, when: str, stream: Adapter | None) -> float | None:
         """How likely the validation text is; where edits are kept separate, none of them has to do with it."""
         name, on = self.settings.reward.validation_text, self._model(stream)
+        if not name:
+            return None
         row = self.run.once(f"{self.key}/text-{when}", lambda: {"logprob": text_logprob(self.engine, name, on)})
         found: float | None = row["logprob"]
         return found
